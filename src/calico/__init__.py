@@ -1,0 +1,1 @@
+"""Calico for OpenStack: pure layer 3 networking for Neutron."""

@@ -1,0 +1,84 @@
+"""Settings of a host's agent, read once from a TOML file.
+
+The only place below the command line that knows where settings come from: everything
+else is handed a frozen value.
+"""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import msgspec
+
+from calico.model.ids import HostName
+
+
+class BadSettings(ValueError):  # noqa: N818 - names what the settings are
+    """A settings file that cannot be used; the message names file and reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSettings:
+    """How to reach the datastore: URLs of one or more members, TLS, user.
+
+    `ca`, `cert` and `key` are paths of PEM files.
+    """
+
+    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    user: str | None = None
+    password: str | None = None
+    timeout: float = 5.0  # seconds, for one request to one member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What an agent is told about its host. Times in seconds.
+
+    `uplinks` are the interfaces to the fabric. `address4` and `address6` are what BGP
+    sessions use and announce as next hop; found from the uplinks where not given.
+    """
+
+    host: HostName
+    region: str | None = None
+    state_dir: Path = Path("/var/lib/calico")
+    run_dir: Path = Path("/run/calico")
+    uplinks: tuple[str, ...] = ()
+    address4: str | None = None
+    address6: str | None = None
+    resync_interval: float = 60.0
+    heartbeat_interval: float = 10.0
+    heartbeat_ttl: int = 30
+    metrics: str | None = "127.0.0.1:9091"
+    log_level: str = "info"
+    log_json: bool = False
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+
+
+def load_agent_settings(path: Path) -> AgentSettings:
+    """Read an agent's settings file; BadSettings names the file and what is wrong."""
+    try:
+        table = tomllib.loads(path.read_text())
+        # msgspec ignores unknown names in dataclasses; a misspelt setting must not be.
+        _refuse_unknown(table, AgentSettings, "")
+        _refuse_unknown(table.get("etcd", {}), EtcdSettings, "etcd.")
+        return msgspec.convert(table, AgentSettings, dec_hook=_decode)
+    except OSError as e:
+        raise BadSettings(f"{path}: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as e:
+        raise BadSettings(f"{path}: {e}") from e
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"{value!r} is not a {kind.__name__}")
+
+
+def _refuse_unknown(table: dict[str, object], kind: type, prefix: str) -> None:
+    known = {f.name for f in fields(kind)}
+    for name in table:
+        if name not in known:
+            raise ValueError(f"unknown setting {prefix}{name}")

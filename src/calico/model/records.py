@@ -1,0 +1,226 @@
+"""The records that the Neutron side publishes and the hosts serve.
+
+Each validates itself: one that breaks its rules cannot exist, so that no code behind
+the parser has to ask again. Collections are sorted tuples or frozensets, which makes
+equality and text output stable.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from calico.model.ids import (
+    Address,
+    AddressGroupId,
+    DeviceId,
+    GroupId,
+    HostName,
+    InterfaceName,
+    Invalid,
+    Mac,
+    NetworkId,
+    PortId,
+    Prefix,
+    ProjectId,
+    SubnetId,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPair:
+    """An allowed address pair: what a port may use besides its fixed addresses."""
+
+    prefix: Prefix
+    mac: Mac
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DhcpOption:
+    """One of Neutron's extra_dhcp_opts: a name or number, a value, a family (4, 6)."""
+
+    name: str
+    value: str
+    version: int
+
+    def __post_init__(self) -> None:
+        if self.version not in {4, 6}:
+            raise Invalid(f"DHCP option {self.name!r}: IP version {self.version}")
+        for text in (self.name, self.value):
+            # P54: a line break would end the daemon's option and begin another line.
+            if any(ord(c) < 32 or ord(c) == 127 for c in text):
+                raise Invalid(f"DHCP option {self.name!r}: control character")
+        if not self.name:
+            raise Invalid("DHCP option without a name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A Neutron port that a host serves (WorkloadEndpoint in the datastore).
+
+    `addresses` are the fixed IPs; `pairs` the allowed address pairs; `groups` the
+    security groups. `port_security` False lifts anti-spoofing and groups.
+    """
+
+    host: HostName
+    device: DeviceId
+    port: PortId
+    interface: InterfaceName
+    mac: Mac
+    network: NetworkId
+    project: ProjectId
+    addresses: tuple[Address, ...] = ()
+    pairs: tuple[AddressPair, ...] = ()
+    groups: frozenset[GroupId] = frozenset()
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+    port_security: bool = True
+    dhcp_options: tuple[DhcpOption, ...] = ()
+    fqdn: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("host", "device", "port", "interface"):
+            if not getattr(self, name):
+                raise Invalid(f"endpoint of port {self.port!r}: empty {name}")
+        if len(self.interface) > 15:  # IFNAMSIZ - 1
+            raise Invalid(f"port {self.port}: interface name {self.interface!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRoute:
+    """A route that DHCP hands to the instances of a subnet."""
+
+    destination: Prefix
+    nexthop: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """A Neutron subnet, as far as hosts need it: DHCP, RA, and whose space it is.
+
+    `ra_mode` and `address_mode` are Neutron's ipv6_ra_mode and ipv6_address_mode:
+    "slaac", "dhcpv6-stateful", "dhcpv6-stateless" or None. `mtu` in bytes.
+    """
+
+    id: SubnetId
+    network: NetworkId
+    prefix: Prefix
+    gateway: Address | None = None
+    dhcp: bool = True
+    dns_servers: tuple[Address, ...] = ()
+    host_routes: tuple[HostRoute, ...] = ()
+    ra_mode: str | None = None
+    address_mode: str | None = None
+    mtu: int = 1500
+    dns_domain: str | None = None
+
+    def __post_init__(self) -> None:
+        for mode in (self.ra_mode, self.address_mode):
+            if mode not in {None, "slaac", "dhcpv6-stateful", "dhcpv6-stateless"}:
+                raise Invalid(f"subnet {self.id}: IPv6 mode {mode!r}")
+        if self.gateway is not None and self.gateway.version != self.prefix.version:
+            raise Invalid(f"subnet {self.id}: gateway {self.gateway} of other family")
+        if not 68 <= self.mtu <= 65535:
+            raise Invalid(f"subnet {self.id}: MTU {self.mtu}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRange:
+    """TCP, UDP or SCTP ports, both ends included."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last <= 65535:
+            raise Invalid(f"ports {self.first}:{self.last}")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteGroup:
+    """The members of a security group, as a rule's remote end."""
+
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAddressGroup:
+    """The prefixes of an address group, as a rule's remote end."""
+
+    address_group: AddressGroupId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One allow rule of a security group. None means any, everywhere.
+
+    `version` is the IP version, `protocol` an IP protocol number.
+    """
+
+    version: int
+    protocol: int | None = None
+    ports: PortRange | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    remote: Prefix | RemoteGroup | RemoteAddressGroup | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A security group and its rules (NetworkPolicy in the datastore)."""
+
+    group: GroupId
+    name: str
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
+    stateful: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressGroup:
+    """A Neutron address group (NetworkSet in the datastore)."""
+
+    id: AddressGroupId
+    name: str
+    prefixes: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One address of one port in one security group: the member index's unit."""
+
+    group: GroupId
+    address: Prefix
+    port: PortId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BgpConfiguration:
+    """Cloud-wide BGP settings (BGPConfiguration `default`)."""
+
+    as_number: int = 64512
+    full_mesh: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BgpPeer:
+    """A BGP session that hosts keep (BGPPeer).
+
+    `node` None means every host. `bfd` asks for BFD on the session.
+    """
+
+    name: str
+    address: Address
+    as_number: int
+    node: HostName | None = None
+    bfd: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A host as a BGP speaker (Node)."""
+
+    name: HostName
+    address4: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    as_number: int | None = None
+    labels: tuple[tuple[str, str], ...] = field(default=())
