@@ -6,6 +6,7 @@ regions.
 """
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from calico.model.ids import (
     AddressGroupId,
@@ -66,6 +67,15 @@ class Keys:
     def host_endpoints(self, host: HostName) -> str:
         """Return the prefix of one host's workload endpoints."""
         return f"{self.endpoints}{_escape(host)}-openstack-"
+
+    def parse_endpoint(self, key: str) -> tuple[DeviceId, PortId] | None:
+        """Return device and port of an endpoint's key; None if it is another key."""
+        if not key.startswith(self.endpoints):
+            return None
+        name = key.removeprefix(self.endpoints)
+        # A part's own '-' are doubled, so a single one divides parts.
+        parts = [p.replace("/", "-") for p in name.replace("--", "/").split("-")]
+        return (DeviceId(parts[2]), PortId(parts[3])) if len(parts) == 4 else None
 
     @property
     def policies(self) -> str:
@@ -141,6 +151,19 @@ class Keys:
         """Return the key of one address of one port in one group."""
         network = f"{address.network_address}_{address.prefixlen}"
         return f"{self.group_members(group)}{network}/{port}"
+
+    def parse_member(self, key: str) -> tuple[GroupId, Prefix, PortId]:
+        """Return group, address and port of a member's key; Invalid if it is none."""
+        parts = key.removeprefix(self.members).split("/")
+        match parts:
+            case [group, network, port] if key.startswith(self.members):
+                try:
+                    prefix = ip_network(network.replace("_", "/"))
+                except ValueError as e:
+                    raise Invalid(f"{key}: {e}") from e
+                return GroupId(group), prefix, PortId(port)
+            case _:
+                raise Invalid(f"{key} is not the key of a member")
 
     @property
     def published_ports(self) -> str:

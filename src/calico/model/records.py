@@ -6,7 +6,7 @@ equality and text output stable.
 """
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from calico.model.ids import (
     Address,
@@ -23,6 +23,9 @@ from calico.model.ids import (
     ProjectId,
     SubnetId,
 )
+
+PORT_PROTOCOLS = frozenset({6, 17, 132})  # TCP, UDP, SCTP
+ICMP = {4: 1, 6: 58}  # the protocol number of ICMP in each IP version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,8 @@ class Endpoint:
     """A Neutron port that a host serves (WorkloadEndpoint in the datastore).
 
     `addresses` are the fixed IPs; `pairs` the allowed address pairs; `groups` the
-    security groups. `port_security` False lifts anti-spoofing and groups.
+    security groups. `port_security` False lifts anti-spoofing and groups. The names are
+    for people and existing tools only (labels), nothing is decided by them.
     """
 
     host: HostName
@@ -75,6 +79,10 @@ class Endpoint:
     port_security: bool = True
     dhcp_options: tuple[DhcpOption, ...] = ()
     fqdn: str | None = None
+    group_names: tuple[tuple[GroupId, str], ...] = ()
+    network_name: str = ""
+    project_name: str = ""
+    project_parent: str = ""
 
     def __post_init__(self) -> None:
         for name in ("host", "device", "port", "interface"):
@@ -162,6 +170,22 @@ class Rule:
     icmp_code: int | None = None
     remote: Prefix | RemoteGroup | RemoteAddressGroup | None = None
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version not in {4, 6}:
+            raise Invalid(f"rule {self.id}: IP version {self.version}")
+        if self.protocol is not None and not 0 <= self.protocol <= 255:
+            raise Invalid(f"rule {self.id}: protocol {self.protocol}")
+        if self.ports is not None and self.protocol not in PORT_PROTOCOLS:
+            raise Invalid(f"rule {self.id}: ports need TCP, UDP or SCTP")
+        if self.icmp_type is not None and self.protocol != ICMP[self.version]:
+            raise Invalid(f"rule {self.id}: an ICMP type needs the family's ICMP")
+        if self.icmp_code is not None and self.icmp_type is None:
+            raise Invalid(f"rule {self.id}: an ICMP code needs a type")
+        if isinstance(self.remote, IPv4Network | IPv6Network) and (
+            self.remote.version != self.version
+        ):
+            raise Invalid(f"rule {self.id}: {self.remote} is not IPv{self.version}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

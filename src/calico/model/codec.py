@@ -1,0 +1,307 @@
+"""Endpoints, subnets, groups and members as the JSON that etcd holds, both ways.
+
+The resources are the published Calico v3 ones. What Neutron knows and they have no
+field for goes into annotations, which other readers of the model ignore.
+"""
+
+from collections.abc import Sequence
+from ipaddress import (
+    IPv4Address,
+    IPv6Address,
+    ip_address,
+    ip_network,
+)
+from typing import Any, TypeVar
+
+import msgspec
+
+from calico.model.ids import (
+    Address,
+    DeviceId,
+    GroupId,
+    HostName,
+    InterfaceName,
+    Invalid,
+    NetworkId,
+    PortId,
+    Prefix,
+    ProjectId,
+    SubnetId,
+    parse_mac,
+)
+from calico.model.keys import Keys, namespace
+from calico.model.records import (
+    AddressPair,
+    DhcpOption,
+    Endpoint,
+    HostRoute,
+    Subnet,
+)
+from calico.model.resource import (
+    OPENSTACK,
+    Json,
+    Resource,
+    encode,
+    items,
+    label_value,
+    parse,
+    parse_json,
+    text,
+)
+
+_T = TypeVar("_T")
+_A = TypeVar("_A", IPv4Address, IPv6Address)
+
+SG_LABEL = "sg.projectcalico.org/openstack-"
+SG_NAME_LABEL = "sg-name.projectcalico.org/openstack-"
+
+
+def parse_address(value: object) -> Address:
+    """Return an address; Invalid for anything else."""
+    try:
+        return ip_address(str(value))
+    except ValueError as e:
+        raise Invalid(f"{value!r} is not an address") from e
+
+
+def parse_prefix(value: object) -> Prefix:
+    """Return a prefix, host bits cleared; Invalid for anything else."""
+    try:
+        return ip_network(str(value), strict=False)
+    except ValueError as e:
+        raise Invalid(f"{value!r} is not a prefix") from e
+
+
+def encode_endpoint(
+    endpoint: Endpoint, keys: Keys | None = None, old: bytes | None = None
+) -> bytes:
+    """Return an endpoint as a WorkloadEndpoint's JSON.
+
+    `keys` names the region; `old` is the stored value, whose unknown fields are kept.
+    """
+    keys = keys or Keys()
+    pairs = [str(pair.prefix) for pair in endpoint.pairs]
+    spec: Json = {
+        "orchestrator": "openstack",
+        "workload": endpoint.device,
+        "node": endpoint.host,
+        "endpoint": endpoint.port,
+        "interfaceName": endpoint.interface,
+        "mac": endpoint.mac,
+        # The fixed addresses stand first: the reader takes the pairs off the end.
+        "ipNetworks": [str(ip_network(a)) for a in endpoint.addresses] + pairs,
+        "allowedIps": pairs or None,
+        "ipv4Gateway": _optional(endpoint.gateway4),
+        "ipv6Gateway": _optional(endpoint.gateway6),
+    }
+    return encode(
+        Resource(
+            kind="WorkloadEndpoint",
+            name=keys.endpoint_name(endpoint.host, endpoint.device, endpoint.port),
+            namespace=namespace(keys.region),
+            labels=_endpoint_labels(endpoint, keys),
+            annotations=_endpoint_annotations(endpoint),
+            spec=spec,
+        ),
+        old,
+    )
+
+
+def _endpoint_labels(endpoint: Endpoint, keys: Keys) -> dict[str, str]:
+    names = dict(endpoint.group_names)
+    labels = {
+        "projectcalico.org/namespace": namespace(keys.region),
+        "projectcalico.org/orchestrator": "openstack",
+        f"{OPENSTACK}project-id": label_value(endpoint.project),
+        f"{OPENSTACK}project-name": label_value(endpoint.project_name),
+        f"{OPENSTACK}project-parent-id": label_value(endpoint.project_parent),
+        f"{OPENSTACK}network-name": label_value(endpoint.network_name),
+    }
+    for group in sorted(endpoint.groups):
+        name = label_value(names.get(group, ""))
+        labels[SG_LABEL + group] = name
+        if name:
+            labels[SG_NAME_LABEL + name] = group
+    return labels
+
+
+def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
+    notes: dict[str, Any] = {
+        "pair-macs": [pair.mac for pair in endpoint.pairs],
+        "dhcp-options": [[o.version, o.name, o.value] for o in endpoint.dhcp_options],
+        "group-names": dict(endpoint.group_names),
+    }
+    texts = {
+        "network-id": endpoint.network,
+        "project-id": endpoint.project,
+        "network-name": endpoint.network_name,
+        "project-name": endpoint.project_name,
+        "project-parent-id": endpoint.project_parent,
+        "fqdn": endpoint.fqdn or "",
+        "port-security": "" if endpoint.port_security else "disabled",
+    }
+    annotations = {
+        OPENSTACK + name: msgspec.json.encode(note, order="sorted").decode()
+        for name, note in notes.items()
+        if note
+    }
+    return annotations | {OPENSTACK + k: v for k, v in texts.items() if v}
+
+
+def parse_endpoint(value: bytes) -> Endpoint:
+    """Return the endpoint in a WorkloadEndpoint's JSON; Invalid says what is wrong."""
+    resource = parse(value, "WorkloadEndpoint")
+    spec, notes = resource.spec, _Notes(resource)
+    mac = parse_mac(text(spec, "mac"))
+    prefixes = [parse_prefix(p) for p in items(spec, "ipNetworks")]
+    allowed = [parse_prefix(p) for p in items(spec, "allowedIps")]
+    macs = notes.json("pair-macs", list) or [mac] * len(allowed)
+    if len(macs) != len(allowed):
+        raise Invalid(f"{len(allowed)} allowedIps but {len(macs)} pair-macs")
+    return Endpoint(
+        host=HostName(text(spec, "node")),
+        device=DeviceId(text(spec, "workload")),
+        port=PortId(text(spec, "endpoint")),
+        interface=InterfaceName(text(spec, "interfaceName")),
+        mac=mac,
+        network=NetworkId(notes.text("network-id")),
+        project=ProjectId(notes.text("project-id")),
+        addresses=_fixed_addresses(prefixes, allowed),
+        pairs=tuple(
+            AddressPair(prefix=prefix, mac=parse_mac(str(m)))
+            for prefix, m in zip(allowed, macs, strict=True)
+        ),
+        groups=frozenset(
+            GroupId(name.removeprefix(SG_LABEL))
+            for name in resource.labels
+            if name.startswith(SG_LABEL)
+        ),
+        gateway4=_gateway(spec, "ipv4Gateway", IPv4Address),
+        gateway6=_gateway(spec, "ipv6Gateway", IPv6Address),
+        port_security=notes.text("port-security") != "disabled",
+        dhcp_options=tuple(
+            _dhcp_option(entry) for entry in notes.json("dhcp-options", list)
+        ),
+        fqdn=notes.text("fqdn") or None,
+        group_names=tuple(
+            sorted(
+                (GroupId(g), str(n)) for g, n in notes.json("group-names", dict).items()
+            )
+        ),
+        network_name=notes.text("network-name"),
+        project_name=notes.text("project-name"),
+        project_parent=notes.text("project-parent-id"),
+    )
+
+
+class _Notes:
+    """The annotations of ours on a resource."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._annotations = resource.annotations
+
+    def text(self, name: str) -> str:
+        return self._annotations.get(OPENSTACK + name, "")
+
+    def json(self, name: str, kind: type[_T]) -> _T:
+        written = self.text(name)
+        try:
+            note = msgspec.json.decode(written) if written else kind()
+        except msgspec.DecodeError as e:
+            raise Invalid(f"annotation {name}: {e}") from e
+        if not isinstance(note, kind):
+            raise Invalid(f"annotation {name} is not a {kind.__name__}")
+        return note
+
+
+def _fixed_addresses(
+    prefixes: Sequence[Prefix], allowed: Sequence[Prefix]
+) -> tuple[Address, ...]:
+    # Another writer may order them otherwise; then what is not a pair is fixed.
+    if allowed and list(prefixes[-len(allowed) :]) == list(allowed):
+        fixed = list(prefixes[: -len(allowed)])
+    else:
+        fixed = [prefix for prefix in prefixes if prefix not in allowed]
+    for prefix in fixed:
+        if prefix.prefixlen != prefix.max_prefixlen:
+            raise Invalid(f"ipNetworks: fixed address {prefix} is not one address")
+    return tuple(prefix.network_address for prefix in fixed)
+
+
+def _gateway(spec: Json, name: str, kind: type[_A]) -> _A | None:
+    if spec.get(name) is None:
+        return None
+    address = parse_address(spec[name])
+    if not isinstance(address, kind):
+        raise Invalid(f"{name} {address} is of the other family")
+    return address
+
+
+def _dhcp_option(entry: object) -> DhcpOption:
+    match entry:
+        case [int(version), str(name), str(value)]:
+            return DhcpOption(version=version, name=name, value=value)
+        case _:
+            raise Invalid(f"dhcp-options entry {entry!r}")
+
+
+def _optional(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def encode_subnet(subnet: Subnet, old: bytes | None = None) -> bytes:
+    """Return a subnet's JSON; `old` is the stored value, whose unknown fields stay."""
+    try:
+        kept = parse_json(old) if old is not None else {}
+    except Invalid:
+        kept = {}
+    written = kept | {
+        "network_id": subnet.network,
+        "cidr": str(subnet.prefix),
+        "gateway_ip": _optional(subnet.gateway),
+        "enable_dhcp": subnet.dhcp,
+        "dns_servers": [str(a) for a in subnet.dns_servers],
+        "host_routes": [
+            {"destination": str(r.destination), "nexthop": str(r.nexthop)}
+            for r in subnet.host_routes
+        ],
+        "ipv6_ra_mode": subnet.ra_mode,
+        "ipv6_address_mode": subnet.address_mode,
+        "mtu": subnet.mtu,
+        "dns_domain": subnet.dns_domain,
+    }
+    return msgspec.json.encode(written, order="sorted")
+
+
+def parse_subnet(subnet_id: SubnetId, value: bytes) -> Subnet:
+    """Return the subnet of that id in its JSON; Invalid says what is wrong."""
+    body = parse_json(value)
+    gateway, mtu, dhcp = (
+        body.get("gateway_ip"),
+        body.get("mtu"),
+        body.get("enable_dhcp"),
+    )
+    if not isinstance(mtu, int | None) or not isinstance(dhcp, bool | None):
+        raise Invalid(f"mtu is {mtu!r}, enable_dhcp is {dhcp!r}")
+    return Subnet(
+        id=subnet_id,
+        network=NetworkId(text(body, "network_id")),
+        prefix=parse_prefix(body.get("cidr")),
+        gateway=None if gateway is None else parse_address(gateway),
+        dhcp=True if dhcp is None else dhcp,
+        dns_servers=tuple(parse_address(a) for a in items(body, "dns_servers")),
+        host_routes=tuple(_host_route(r) for r in items(body, "host_routes")),
+        ra_mode=body.get("ipv6_ra_mode"),
+        address_mode=body.get("ipv6_address_mode"),
+        mtu=1500 if mtu is None else mtu,
+        dns_domain=body.get("dns_domain"),
+    )
+
+
+def _host_route(entry: object) -> HostRoute:
+    if not isinstance(entry, dict):
+        raise Invalid(f"host route {entry!r}")
+    return HostRoute(
+        destination=parse_prefix(entry.get("destination")),
+        nexthop=parse_address(entry.get("nexthop")),
+    )
