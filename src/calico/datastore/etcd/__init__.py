@@ -1,0 +1,1 @@
+"""etcd's v3 protocol: messages, calls, connections. Only `datastore` imports it."""

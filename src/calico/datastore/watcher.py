@@ -1,0 +1,227 @@
+"""A live copy of some ranges of etcd, kept by one thread over one watch stream.
+
+What the copy says is as old as the last word from etcd, and never empty for want of
+one: after an outage it goes on from where it was (P32), and an idle one asks nothing of
+the store but whether the stream still lives (P30).
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import grpc
+
+from calico.datastore.client import Client, era, prefix_range
+from calico.datastore.etcd import etcd_pb2 as pb
+from calico.datastore.etcd.members import is_stale_token, text
+from calico.datastore.etcd.stub import Stream
+from calico.datastore.store import DatastoreError, Temporary
+from calico.datastore.sync import Change, Changes, Fetch, Follower, Lost, Progress
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_REQUIRE_LEADER = ("hasleader", "true")
+"""A member cut off from its cluster ends the stream instead of going silent."""
+
+
+class _Range:
+    """One prefix or key, and the copy of it."""
+
+    def __init__(self, start: bytes, end: bytes) -> None:
+        self.start = start
+        self.end = end
+        self.follower = Follower()
+
+
+class Watch:
+    """Follows prefixes and single keys; calls `notify` after what may be a change.
+
+    `notify` is called in the watch's thread and must not block; events are hints, so it
+    says nothing of what changed. A stream silent for `silence` seconds is given up, for
+    the next member's.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        prefixes: Sequence[str],
+        keys: Sequence[str],
+        notify: Callable[[], None],
+        *,
+        silence: float = 10.0,
+    ) -> None:
+        self._client = client
+        self._notify = notify
+        self._silence = silence
+        self._ranges = [_Range(*prefix_range(p)) for p in prefixes]
+        self._ranges += [_Range(k.encode(), b"") for k in keys]
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._stream: Stream | None = None
+        self._heard = 0.0
+        self._pause = _SHORTEST_PAUSE
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Start following; once only."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. `items` stays as it is."""
+        self._stopped.set()
+        if stream := self._stream:
+            stream.cancel()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether every range has been seen whole."""
+        return self.items() is not None
+
+    def items(self) -> dict[str, bytes] | None:
+        """Return a copy of all ranges' items by key; None until in sync."""
+        with self._lock:
+            merged: dict[str, bytes] = {}
+            for one in self._ranges:
+                if one.follower.items is None:
+                    return None
+                merged |= one.follower.items
+            return merged
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._fetch()
+                self._follow()
+            except DatastoreError as e:
+                log.warning("watch interrupted, resuming: %s", e)
+            except Exception:  # the thread's edge: a dead watch nobody would notice
+                log.exception("watch failed, resuming")
+            # Jitter, so that a cluster that comes back is not met by all at once.
+            self._stopped.wait(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def _fetch(self) -> None:
+        """Take snapshots of the ranges that cannot be resumed."""
+        for one in self._ranges:
+            if not isinstance(one.follower.request, Fetch):
+                continue
+            snapshot, history = self._client.fetch(one.start, one.end)
+            with self._lock:
+                one.follower.meet(history)
+                changed = one.follower.receive(snapshot)
+            if changed and self.in_sync:
+                self._notify()
+
+    def _follow(self) -> None:
+        """Watch all ranges from their revisions until the stream ends or a loss."""
+        members = self._client.members
+        index = members.current
+        stub = members.stub(index)
+        outbox: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
+        for number, one in enumerate(self._ranges):
+            outbox.put(_create(number, one))
+        try:
+            metadata = (*members.metadata(stub), _REQUIRE_LEADER)
+            self._heard = time.monotonic()
+            self._stream = stub.watch(self._requests(outbox), metadata=metadata)
+            for reply in self._stream:
+                self._heard = time.monotonic()
+                if self._stopped.is_set() or not self._receive(reply):
+                    return
+        except grpc.RpcError as e:
+            if self._stopped.is_set():
+                return
+            if is_stale_token(e):
+                members.forget_token()
+            members.avoid(index)
+            raise Temporary(f"watch: {text(e)}") from e
+        finally:
+            outbox.put(None)
+            if self._stream is not None:
+                self._stream.cancel()
+
+    def _requests(
+        self, outbox: "queue.SimpleQueue[pb.WatchRequest | None]"
+    ) -> Iterator[pb.WatchRequest]:
+        """Yield what to send; when idle, ask for a sign of life and miss its absence.
+
+        Runs in the stream's own thread.
+        """
+        while True:
+            try:
+                request = outbox.get(timeout=self._silence / 3)
+            except queue.Empty:
+                if time.monotonic() - self._heard > self._silence and self._stream:
+                    self._stream.cancel()
+                    return
+                request = pb.WatchRequest(progress_request=pb.WatchProgressRequest())
+            if request is None:
+                return
+            yield request
+
+    def _receive(self, reply: pb.WatchResponse) -> bool:
+        """Take one reply; return whether the stream may go on."""
+        if reply.watch_id < 0 and not reply.canceled:
+            # The answer to a progress request. etcd 3.4 may send it ahead of events of
+            # lower revisions, so it proves life and nothing else.
+            return True
+        if reply.canceled:
+            self._cancelled(reply)
+            return False
+        self._pause = _SHORTEST_PAUSE
+        follower = self._ranges[reply.watch_id - 1].follower
+        with self._lock:
+            changed = self._tell(follower, reply)
+        if changed and self.in_sync:
+            self._notify()
+        return not isinstance(follower.request, Fetch)
+
+    def _tell(self, follower: Follower, reply: pb.WatchResponse) -> bool:
+        if reply.created:
+            follower.meet(era(reply.header))
+            return False
+        if not reply.events:
+            return follower.receive(Progress(reply.header.revision))
+        return follower.receive(Changes([_change(event) for event in reply.events]))
+
+    def _cancelled(self, reply: pb.WatchResponse) -> None:
+        log.warning(
+            "watch cancelled by etcd: %s",
+            reply.cancel_reason or f"compacted at {reply.compact_revision}",
+        )
+        if reply.compact_revision:
+            with self._lock:
+                self._ranges[reply.watch_id - 1].follower.receive(Lost())
+        else:
+            # A token that ran out shows as a refused watch.
+            self._client.members.forget_token()
+
+
+def _create(number: int, one: _Range) -> pb.WatchRequest:
+    request = one.follower.request
+    assert not isinstance(request, Fetch), "fetched just before"  # noqa: S101
+    return pb.WatchRequest(
+        create_request=pb.WatchCreateRequest(
+            key=one.start,
+            range_end=one.end,
+            start_revision=request.revision,
+            progress_notify=True,
+            watch_id=number + 1,  # 0 would let etcd choose
+        )
+    )
+
+
+def _change(event: pb.Event) -> Change:
+    deleted = event.type == pb.Event.DELETE
+    return Change(
+        key=event.kv.key.decode(errors="surrogateescape"),
+        value=None if deleted else event.kv.value,
+        revision=event.kv.mod_revision,
+    )
