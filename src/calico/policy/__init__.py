@@ -1,0 +1,1 @@
+"""What may talk: groups and their members as rulesets for endpoints. Pure."""

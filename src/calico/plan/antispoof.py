@@ -1,0 +1,127 @@
+"""Who may send what into the cloud from a port: the elements of the host's rules.
+
+An element is one line of a set or verdict map of `plan.ruleset`. A port is closed until
+its interface is in the maps (the *gate*), which is done last, when all else about it is
+in the kernel (P52).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
+from typing import NamedTuple
+
+from calico.model.ids import Address, InterfaceName, Mac, Prefix
+from calico.model.records import Endpoint, Subnet
+
+_GATES = ("from_port", "to_port")
+
+
+class Element(NamedTuple):
+    """One element of a set or map: `key` as nft writes it."""
+
+    family: str
+    set: str
+    key: str
+
+    @property
+    def interface(self) -> InterfaceName | None:
+        """Return the interface that the element is about, if it is about one."""
+        return InterfaceName(self.key.split('"')[1]) if self.key[0] == '"' else None
+
+
+Elements = Mapping[Element, str]  # the value is a map's verdict, or ""
+
+
+def plan_elements(
+    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
+) -> dict[Element, str]:
+    """Return all elements that a host serving `endpoints` should have, gates included.
+
+    `subnets` are the cloud's: their broadcast addresses are nobody's destination.
+    """
+    elements: dict[Element, str] = {}
+    for endpoint in endpoints:
+        elements.update(_gates(endpoint))
+        for element in _facts(endpoint):
+            elements[element] = ""
+    for subnet in subnets:
+        prefix = subnet.prefix
+        if isinstance(prefix, IPv4Network) and prefix.prefixlen < 31:  # RFC 3021
+            elements[Element("inet", "broadcasts", str(prefix[-1]))] = ""
+    return elements
+
+
+def is_gate(element: Element) -> bool:
+    """Return whether an element opens or closes a port."""
+    return element.set in _GATES
+
+
+def sources(endpoint: Endpoint) -> dict[Mac, tuple[Prefix, ...]]:
+    """Return what a port may send from, by MAC: single addresses, then networks.
+
+    The fixed addresses come from the port's own MAC, a pair's from the pair's (Neutron
+    API, allowed-address-pairs).
+    """
+    found: dict[Mac, set[Prefix]] = {endpoint.mac: set()}
+    for address in endpoint.addresses:
+        found[endpoint.mac].add(single(address))
+    for pair in endpoint.pairs:
+        found.setdefault(pair.mac, set()).add(pair.prefix)
+    return {mac: _without_overlaps(prefixes) for mac, prefixes in found.items()}
+
+
+def single(address: Address) -> Prefix:
+    """Return the prefix that holds one address and no other."""
+    if isinstance(address, IPv4Address):
+        return IPv4Network(address)
+    return IPv6Network(address)
+
+
+def _without_overlaps(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+    """Return single addresses as they are, and the networks merged.
+
+    Intervals of a set must not overlap. Singles have sets of their own, and must not
+    be merged with their neighbours: each needs a neighbour entry.
+    """
+    singles = {p for p in prefixes if p.prefixlen == p.max_prefixlen}
+    networks = [p for p in prefixes if p not in singles]
+    fours = collapse_addresses(p for p in networks if isinstance(p, IPv4Network))
+    sixes = collapse_addresses(p for p in networks if isinstance(p, IPv6Network))
+    ordered = sorted(singles, key=lambda p: (p.version, p.network_address.packed))
+    return (*ordered, *fours, *sixes)
+
+
+def _gates(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
+    key = f'"{endpoint.interface}"'
+    guarded = endpoint.port_security
+    yield (
+        Element("inet", "from_port", key),
+        "goto guarded" if guarded else "goto destination",
+    )
+    yield Element("inet", "to_port", key), "accept"
+    yield (
+        Element("arp", "from_port", key),
+        "goto guarded" if guarded else "goto unanswered",
+    )
+
+
+def _facts(endpoint: Endpoint) -> Iterator[Element]:
+    tap = f'"{endpoint.interface}"'
+    for address in endpoint.addresses:
+        if isinstance(address, IPv4Address):
+            yield Element("arp", "own4", f"{tap} . {address}")
+    for mac, prefixes in sources(endpoint).items():
+        yield Element("inet", "macs", f"{tap} . {mac}")
+        yield Element("arp", "macs", f"{tap} . {mac}")
+        for prefix in prefixes:
+            yield from _source_elements(tap, mac, prefix)
+
+
+def _source_elements(tap: str, mac: Mac, prefix: Prefix) -> Iterator[Element]:
+    single = prefix.prefixlen == prefix.max_prefixlen
+    key = f"{tap} . {mac} . {prefix.network_address if single else prefix}"
+    name = f"{'sources' if single else 'networks'}{prefix.version}"
+    yield Element("inet", name, key)
+    if isinstance(prefix, IPv4Network):
+        yield Element("arp", name, key)
+        if single:
+            yield Element("arp", "own4", f"{tap} . {prefix.network_address}")

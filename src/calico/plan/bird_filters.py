@@ -1,0 +1,84 @@
+"""The filters of a host's BIRD: no foreign prefix in, none out.
+
+A route may be exchanged if it lies within one of the cloud's subnets. The host says
+which of its own routes are instances' by their protocol number in the kernel.
+"""
+
+from collections.abc import Collection
+from ipaddress import collapse_addresses
+
+from calico.model.ids import Address, Prefix
+from calico.plan.host import PROTOCOL
+
+_OURS = f"krt_source = {PROTOCOL}"  # how the kernel tells this host's own routes
+
+
+def render_filters(
+    version: int, prefixes: Collection[Prefix], source: Address | None
+) -> str:
+    """Render a family's filters: which routes come in, go out, and are in the kernel.
+
+    `prefixes` are the cloud's subnets (those of the other family do not count),
+    `source` is the host's own address.
+
+    What is learned from the kernel: this host's routes to instances, and whatever the
+    host uses to reach next hops. The first beat BGP's (preference 100), so that an
+    address with a second home elsewhere stays announced from here. The second go to a
+    table of their own besides: a next hop must not be looked up among BGP's routes,
+    whose default would have to be resolved by itself.
+    """
+    return _kernel_filters(version, prefixes, source) + _bgp_filters(version)
+
+
+def _kernel_filters(
+    version: int, prefixes: Collection[Prefix], source: Address | None
+) -> str:
+    prefer = f"  krt_prefsrc = {source};\n" if source else ""
+    return f"""\
+ipv{version} table nexthops{version};
+function calico{version}() {{
+  return {_in_subnets(prefixes, version)};
+}}
+filter kernel_in{version} {{
+  if calico{version}() then {{
+    if {_OURS} then {{ preference = 200; accept; }}
+    reject;
+  }}
+  if {_OURS} then reject;
+  accept;
+}}
+filter kernel_out{version} {{
+  if source != RTS_BGP then reject;
+{prefer}  accept;
+}}
+filter underlay{version} {{
+  if proto = "kernel{version}" && !({_OURS}) then accept;
+  reject;
+}}
+"""
+
+
+def _bgp_filters(version: int) -> str:
+    default = "0.0.0.0/0" if version == 4 else "::/0"
+    return f"""\
+filter peer_in{version} {{
+  if net = {default} || calico{version}() then accept;
+  reject;
+}}
+filter host_in{version} {{
+  if calico{version}() then accept;
+  reject;
+}}
+filter bgp_out{version} {{
+  if proto = "kernel{version}" && {_OURS} && calico{version}() then accept;
+  reject;
+}}
+"""
+
+
+def _in_subnets(prefixes: Collection[Prefix], version: int) -> str:
+    """Render the test for a prefix within a subnet; no subnet, nothing passes."""
+    wanted = {p for p in prefixes if p.version == version and p.prefixlen > 0}
+    covered = collapse_addresses(wanted)  # type: ignore[type-var]  # of one version
+    lines = ",\n".join(f"    {prefix}+" for prefix in covered)
+    return f"net ~ [\n{lines}\n  ]" if lines else "false"

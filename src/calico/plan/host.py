@@ -1,0 +1,292 @@
+"""What one host's kernel should hold for the ports that it serves.
+
+The wanted state is a pure function of the world and of a few facts about the host. It
+is a mapping of keys to items, and so is what the kernel is found to have: `diff` of the
+two is all that there is to do. Every kind of item has a mark by which it is ours:
+
+- routes by their protocol number (PROTOCOL),
+- neighbours by being permanent and on a `tap` interface,
+- addresses by their link: `calico-dhcp`, and link-local ones of `tap` interfaces,
+- links by their names.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv6Address,
+    IPv6Interface,
+)
+from typing import assert_never
+
+from calico.model.ids import (
+    Address,
+    DeviceId,
+    Interface,
+    InterfaceName,
+    Mac,
+    PortId,
+    Prefix,
+    host_side_mac,
+)
+from calico.model.records import Endpoint
+from calico.model.world import World
+from calico.plan.antispoof import Element, plan_elements, single, sources
+
+PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
+DHCP_BRIDGE = InterfaceName("calico-dhcp")
+TAP = re.compile(r"tap[A-Za-z0-9_.-]{1,12}")
+
+_GLOBAL = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+}
+_OPTIONAL = {
+    "net/ipv4/fib_multipath_hash_policy": "1",  # L4: spread flows, not host pairs (S5)
+    "net/ipv6/fib_multipath_hash_policy": "1",
+}
+# P50: the kernel's limit of 1,024 neighbours is less than a full host has. They belong
+# to the initial network namespace; elsewhere the files do not exist.
+_NEIGHBOUR_LIMITS = {
+    f"net/{family}/neigh/default/gc_thresh{level}": limit
+    for family in ("ipv4", "ipv6")
+    for level, limit in ((1, 16384), (2, 32768), (3, 65536))
+}
+_PER_TAP = {
+    "net/ipv4/conf/{}/forwarding": "1",
+    "net/ipv4/conf/{}/proxy_arp": "1",
+    "net/ipv4/conf/{}/send_redirects": "0",  # every peer is behind us (S3)
+    "net/ipv4/neigh/{}/proxy_delay": "0",
+    "net/ipv6/conf/{}/disable_ipv6": "0",
+    "net/ipv6/conf/{}/addr_gen_mode": "1",  # none: we give it its one address
+    "net/ipv6/conf/{}/accept_ra": "0",
+    "net/ipv6/conf/{}/forwarding": "1",
+    "net/ipv6/conf/{}/proxy_ndp": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge without ports that is up: it only holds addresses."""
+
+    name: InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A sysctl, by its path below /proc/sys.
+
+    `at_least` leaves a higher number alone; `optional` ones may not exist here.
+    """
+
+    path: str
+    value: str
+    interface: InterfaceName | None = None
+    at_least: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The host's end of a port's interface."""
+
+    interface: InterfaceName
+    mac: Mac
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of one of our interfaces."""
+
+    interface: InterfaceName
+    address: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour: the kernel never has to ask a guest (P36)."""
+
+    interface: InterfaceName
+    address: Address
+    mac: Mac
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route to something local; `source` is what the host itself answers from."""
+
+    destination: Prefix
+    interface: InterfaceName
+    source: Address | None = None
+
+
+Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route
+Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
+State = Mapping[Key, Item]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a plan has to know of the host: its addresses, the `tap` links it has."""
+
+    address4: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    taps: frozenset[InterfaceName] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """An endpoint that cannot be served, and why (P41)."""
+
+    device: DeviceId
+    port: PortId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlan:
+    """The wanted state of a host. `served` are the endpoints whose link exists."""
+
+    state: State
+    elements: Mapping[Element, str]
+    served: tuple[Endpoint, ...] = ()
+    absent: tuple[Endpoint, ...] = ()
+    refused: tuple[Refused, ...] = field(default=())
+
+
+def key_of(item: Item) -> Key:
+    """Return an item's key. The rank is the order of making: see `apply_order`."""
+    match item:
+        case Bridge(name):
+            return (0, name, "")
+        case Setting(path=path):
+            return (1, path, "")
+        case Link(interface=interface):
+            return (2, interface, "")
+        case LocalAddress(interface, address):
+            return (3, interface, str(address))
+        case Neighbour(interface, address):
+            return (4, interface, str(address))
+        case Route(destination=destination):
+            return (5, str(destination), "")
+        case _:
+            assert_never(item)
+
+
+def interface_of(item: Item) -> InterfaceName | None:
+    """Return the interface whose port an item serves; None for the host's own."""
+    return item.name if isinstance(item, Bridge) else item.interface
+
+
+def state_of(items: Iterable[Item]) -> dict[Key, Item]:
+    """Return items by key; of two with one key the first counts."""
+    state: dict[Key, Item] = {}
+    for item in items:
+        state.setdefault(key_of(item), item)
+    return state
+
+
+def plan_host(
+    world: World, facts: HostFacts, gateways: Iterable[Interface] = ()
+) -> HostPlan:
+    """Return what the host should have. `gateways` are put on the DHCP bridge."""
+    accepted, refused = _accept(world.endpoints)
+    served = tuple(e for e in accepted if e.interface in facts.taps)
+    gates_open = {f'"{e.interface}"' for e in served}
+    elements = plan_elements(accepted, world.subnets.values())
+    items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
+    items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
+    for endpoint in served:
+        items += _endpoint_items(endpoint)
+    items += _routes(served, facts)
+    return HostPlan(
+        state=state_of(items),
+        elements={
+            element: verdict
+            for element, verdict in elements.items()
+            if not verdict or element.key in gates_open
+        },
+        served=served,
+        absent=tuple(e for e in accepted if e.interface not in facts.taps),
+        refused=refused,
+    )
+
+
+def link_local(mac: Mac) -> IPv6Address:
+    """Return the EUI-64 link-local address of a MAC (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 0x02
+    return IPv6Address(b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:])
+
+
+def _accept(
+    endpoints: Iterable[Endpoint],
+) -> tuple[tuple[Endpoint, ...], tuple[Refused, ...]]:
+    """Set aside endpoints whose interface is no tap, or is another's already."""
+    accepted: dict[InterfaceName, Endpoint] = {}
+    refused = []
+    for endpoint in sorted(endpoints, key=lambda e: e.port):
+        reason = ""
+        if not TAP.fullmatch(endpoint.interface):
+            reason = f"interface name {endpoint.interface!r} is not a tap's"
+        elif endpoint.interface in accepted:
+            other = accepted[endpoint.interface].port
+            reason = f"interface {endpoint.interface} is that of port {other} too"
+        if reason:
+            refused.append(
+                Refused(device=endpoint.device, port=endpoint.port, reason=reason)
+            )
+        else:
+            accepted[endpoint.interface] = endpoint
+    return tuple(accepted.values()), tuple(refused)
+
+
+def _host_settings() -> Iterator[Setting]:
+    for path, value in _GLOBAL.items():
+        yield Setting(path, value)
+    for path, value in _OPTIONAL.items():
+        yield Setting(path, value, optional=True)
+    for path, limit in _NEIGHBOUR_LIMITS.items():
+        yield Setting(path, str(limit), at_least=True, optional=True)
+
+
+def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
+    tap = endpoint.interface
+    mac = host_side_mac(endpoint.mac)
+    for template, value in _PER_TAP.items():
+        yield Setting(template.format(tap), value, tap)
+    yield Setting(f"net/ipv4/conf/{tap}/rp_filter", _rp_filter(endpoint), tap)
+    yield Link(tap, mac)
+    yield LocalAddress(tap, IPv6Interface((link_local(mac), 64)))
+    for source_mac, prefixes in sources(endpoint).items():
+        for prefix in prefixes:
+            if prefix.prefixlen == prefix.max_prefixlen:
+                yield Neighbour(tap, prefix.network_address, source_mac)
+
+
+def _rp_filter(endpoint: Endpoint) -> str:
+    """Return how strictly the kernel, too, looks at IPv4 sources (RFC 3704).
+
+    Strict where every source has its route on the tap. A pair's address may be another
+    port's too, and routed there, and on an interface without an address the kernel's
+    loose mode refuses that like the strict one: the filter alone decides then.
+    """
+    return "1" if endpoint.port_security and not endpoint.pairs else "0"
+
+
+def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Route]:
+    """Yield routes; a fixed address goes before another port's pair of the same."""
+    served = tuple(served)
+    for endpoint in served:
+        for address in endpoint.addresses:
+            yield _route(single(address), endpoint, facts)
+    for endpoint in served:
+        for pair in endpoint.pairs:
+            yield _route(pair.prefix, endpoint, facts)
+
+
+def _route(prefix: Prefix, endpoint: Endpoint, facts: HostFacts) -> Route:
+    source = facts.address4 if prefix.version == 4 else facts.address6
+    return Route(prefix, endpoint.interface, source)

@@ -1,0 +1,81 @@
+"""What radvd should advertise to each instance of one host.
+
+Each tap is a link of its own: it is told of the prefixes that its port has addresses
+in, and of no others. Prefixes are never on-link: the host is the way to everything, the
+rest of the subnet included (S19, and no layer 2 between instances).
+"""
+
+import re
+from ipaddress import IPv6Network
+
+from calico.model.records import Endpoint, Subnet
+from calico.model.world import World
+from calico.plan.dhcp_options import is_domain
+from calico.plan.dnsmasq import SLAAC, STATEFUL, STATELESS, ipv6_mode
+
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_MIN_MTU = 1280  # of IPv6; a smaller one must not be advertised (RFC 8200 5)
+
+
+def plan_radvd(world: World) -> str:
+    """Return radvd's configuration for a host: a stanza for each tap with IPv6 DHCP."""
+    stanzas = []
+    for port in sorted(world.endpoints, key=lambda port: port.interface):
+        subnets = [s for s in world.subnets_of(port) if _is_advertised(s)]
+        if subnets and _INTERFACE.fullmatch(port.interface):
+            stanzas.append(_interface(port, subnets))
+    return "".join(stanzas)
+
+
+def _is_advertised(subnet: Subnet) -> bool:
+    return ipv6_mode(subnet) is not None and subnet.gateway is not None
+
+
+def _interface(port: Endpoint, subnets: list[Subnet]) -> str:
+    modes = {ipv6_mode(subnet) for subnet in subnets}
+    lines = [
+        "AdvSendAdvert on;",
+        "IgnoreIfMissing on;",
+        "MinRtrAdvInterval 200;",
+        "MaxRtrAdvInterval 600;",
+        "AdvDefaultLifetime 9000;",  # the most there is: a guest has no other router
+        f"AdvManagedFlag {_on(STATEFUL in modes)};",
+        f"AdvOtherConfigFlag {_on(bool(modes & {STATEFUL, STATELESS}))};",
+        f"AdvLinkMTU {max(_MIN_MTU, min(s.mtu for s in subnets))};",
+        *(line for subnet in subnets for line in _prefix(subnet)),
+        *_dns(subnets),
+    ]
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"interface {port.interface} {{\n{body}}};\n"
+
+
+def _prefix(subnet: Subnet) -> list[str]:
+    """Return a subnet's prefix, which guests form addresses in if its mode says so."""
+    autonomous = ipv6_mode(subnet) in {SLAAC, STATELESS}
+    if not isinstance(subnet.prefix, IPv6Network):
+        return []
+    return [
+        f"prefix {subnet.prefix} {{",
+        "    AdvOnLink off;",
+        f"    AdvAutonomous {_on(autonomous)};",
+        "};",
+    ]
+
+
+def _dns(subnets: list[Subnet]) -> list[str]:
+    servers = [
+        str(server)
+        for subnet in subnets
+        for server in subnet.dns_servers
+        if server.version == 6 and not server.is_unspecified
+    ]
+    domains = [(s.dns_domain or "").rstrip(".") for s in subnets]
+    names = [name for name in domains if is_domain(name)]
+    return [
+        *([f"RDNSS {' '.join(dict.fromkeys(servers))} {{ }};"] if servers else []),
+        *([f"DNSSL {' '.join(dict.fromkeys(names))} {{ }};"] if names else []),
+    ]
+
+
+def _on(value: bool) -> str:  # noqa: FBT001 - the value is what is rendered
+    return "on" if value else "off"

@@ -1,0 +1,160 @@
+"""What a host should have, as values."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.hosts import SUBNET, endpoint, pair, world
+
+from calico.model.ids import InterfaceName, Mac
+from calico.plan.antispoof import Element, plan_elements, sources
+from calico.plan.host import (
+    HostFacts,
+    HostPlan,
+    Link,
+    LocalAddress,
+    Neighbour,
+    Route,
+    Setting,
+    link_local,
+    plan_host,
+)
+from calico.plan.ruleset import TABLES, render, skeleton
+
+A, B = endpoint(2), endpoint(3)
+FACTS = HostFacts(
+    address4=IPv4Address("192.0.2.1"),
+    address6=IPv6Address("2001:db8::1"),
+    taps=frozenset({A.interface, B.interface}),
+)
+
+
+def of(plan: HostPlan, kind: type) -> list[object]:
+    return [item for item in plan.state.values() if isinstance(item, kind)]
+
+
+def test_a_port_gets_a_route_and_a_neighbour_for_each_address() -> None:
+    plan = plan_host(world(A), FACTS)
+    assert of(plan, Route) == [
+        Route(ip_network("10.65.0.2/32"), A.interface, FACTS.address4),
+        Route(ip_network("2001:db8:65::2/128"), A.interface, FACTS.address6),
+    ]
+    assert of(plan, Neighbour) == [
+        Neighbour(A.interface, ip_address("10.65.0.2"), A.mac),
+        Neighbour(A.interface, ip_address("2001:db8:65::2"), A.mac),
+    ]
+
+
+def test_p37_the_hosts_end_has_the_ports_mac_with_fe() -> None:
+    plan = plan_host(world(A), FACTS)
+    assert of(plan, Link) == [Link(A.interface, Mac("fe:16:3e:00:00:02"))]
+    gateway = ip_interface("fe80::fc16:3eff:fe00:2/64")
+    assert LocalAddress(A.interface, gateway) in of(plan, LocalAddress)
+    assert link_local(Mac("fe:16:3e:00:00:02")) == gateway.ip
+
+
+def test_p02_pairs_may_be_single_addresses_and_cidrs() -> None:
+    other = "fa:16:3e:00:00:77"
+    paired = replace(A, pairs=(pair("10.65.0.9/32", other), pair("10.70.0.0/16")))
+    plan = plan_host(world(paired), FACTS)
+    destinations = {str(r.destination) for r in of(plan, Route) if isinstance(r, Route)}
+    assert {"10.65.0.9/32", "10.70.0.0/16"} <= destinations
+    assert Neighbour(A.interface, ip_address("10.65.0.9"), Mac(other)) in of(
+        plan, Neighbour
+    )
+    assert all(
+        isinstance(n, Neighbour) and n.address not in ip_network("10.70.0.0/16")
+        for n in of(plan, Neighbour)
+    )
+
+
+def test_a_fixed_address_goes_before_another_ports_pair() -> None:
+    claimant = replace(A, pairs=(pair("10.65.0.3/32"),))
+    plan = plan_host(world(claimant, B), FACTS)
+    assert Route(ip_network("10.65.0.3/32"), B.interface, FACTS.address4) in of(
+        plan, Route
+    )
+
+
+def test_a_port_without_a_link_has_policy_and_nothing_else() -> None:
+    plan = plan_host(world(A), HostFacts())
+    assert plan.absent == (A,)
+    assert of(plan, Route) == of(plan, Link) == []
+    assert {e.set for e in plan.elements if e.interface == A.interface} == {
+        "macs",
+        "sources4",
+        "sources6",
+        "own4",
+    }
+
+
+@pytest.mark.parametrize("name", ["eth0", 'tap"; x', "tap", "tap/../x"])
+def test_p41_an_interface_that_is_no_tap_is_refused(name: str) -> None:
+    bad = replace(B, interface=InterfaceName(name))
+    plan = plan_host(world(A, bad), FACTS)
+    assert [r.port for r in plan.refused] == [B.port]
+    assert plan.served == (A,)
+
+
+def test_p41_of_two_ports_with_one_interface_the_first_is_served() -> None:
+    plan = plan_host(world(replace(B, interface=A.interface), A), FACTS)
+    assert plan.served == (A,)
+    assert [r.port for r in plan.refused] == [B.port]
+
+
+def test_p50_neighbour_limits_are_raised_where_the_kernel_has_them() -> None:
+    limits = [
+        s
+        for s in of(plan_host(world(), FACTS), Setting)
+        if isinstance(s, Setting) and "gc_thresh" in s.path
+    ]
+    assert len(limits) == 6
+    assert all(int(s.value) > 8 * 1024 and s.at_least and s.optional for s in limits)
+
+
+def test_s3_broadcast_addresses_of_all_subnets_are_guarded() -> None:
+    elements = plan_elements([], [SUBNET])
+    assert elements == {Element("inet", "broadcasts", "10.65.0.255"): ""}
+
+
+def test_s17_port_security_decides_on_the_gate() -> None:
+    gate = Element("inet", "from_port", f'"{A.interface}"')
+    assert plan_elements([A], [])[gate] == "goto guarded"
+    trusted = replace(A, port_security=False)
+    assert plan_elements([trusted], [])[gate] == "goto destination"
+
+
+addresses = st.integers(0, 63).map(lambda n: IPv4Address(f"10.0.0.{n}"))
+networks = st.builds(
+    lambda n, length: ip_network(f"10.0.0.{n}/{length}", strict=False),
+    st.integers(0, 63),
+    st.integers(26, 32),
+)
+
+
+@given(st.frozensets(addresses, max_size=4), st.frozensets(networks, max_size=6))
+def test_sources_mean_what_was_allowed_and_never_overlap(
+    fixed: frozenset[IPv4Address], allowed: frozenset[object]
+) -> None:
+    one = replace(
+        A,
+        addresses=tuple(sorted(fixed)),
+        pairs=tuple(pair(str(p)) for p in sorted(map(str, allowed))),
+    )
+    found = sources(one)[A.mac]
+    meant = set(fixed) | {a for p in allowed for a in p}  # type: ignore[attr-defined]  # networks
+    assert {a for prefix in found for a in prefix} == meant
+    wide = [p for p in found if p.prefixlen < 32]
+    assert all(not a.overlaps(b) for a in wide for b in wide if a is not b)
+    assert {p.network_address for p in found if p.prefixlen == 32} >= fixed
+
+
+def test_every_rule_is_recognisable() -> None:
+    for table in TABLES:
+        for line in skeleton(table):
+            assert len(line) < 160
+        comments = [r.comment for c in table.chains for r in c.rules]
+        assert all(len(comment) <= 127 for comment in comments), "the kernel's limit"
+        assert all(comment in render(table) for comment in comments)
