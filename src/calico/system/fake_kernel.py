@@ -1,0 +1,156 @@
+"""A host in memory for tests of logic: strict, printable, and failing on request.
+
+It refuses what the kernel refuses (a route through a link that is down, an element that
+is not there), and remembers whether a port was ever open without all that protects it.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from calico.model.ids import Interface, InterfaceName, Mac
+from calico.plan.antispoof import Element, is_gate
+from calico.plan.host import (
+    Bridge,
+    Item,
+    Key,
+    Link,
+    LocalAddress,
+    Neighbour,
+    Route,
+    Setting,
+    interface_of,
+    key_of,
+)
+from calico.plan.ruleset import TABLES, Table
+from calico.reconcile.diff import Diff
+from calico.reconcile.problem import Problem
+from calico.system.kernel import Failure, Have
+from calico.system.nft import NftError, NftState
+
+
+class FakeKernel:
+    """A host with the given `tap` links, down and with a MAC that is not ours.
+
+    `refuse` is asked before each change of an item, `refuse_filter` before each
+    transaction; what they return true for fails.
+    """
+
+    def __init__(self, taps: Iterable[InterfaceName] = ()) -> None:
+        self.items: dict[Key, Item] = {}
+        self.elements: dict[Element, str] = {}
+        self.whole: set[str] = set()
+        self.addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
+        self.refuse: Callable[[Item], bool] = lambda _: False
+        self.refuse_filter: Callable[[Diff[Element, str]], bool] = lambda _: False
+        self.exposed: list[str] = []  # ports open without their protection
+        for tap in taps:
+            self.plug(tap)
+
+    def plug(self, tap: InterfaceName) -> None:
+        """Add a link, or make it anew: all that was on the old one is gone."""
+        self.unplug(tap)
+        link = Link(tap, Mac("02:00:00:00:00:99"), up=False)
+        self.items[key_of(link)] = link
+
+    def unplug(self, tap: InterfaceName) -> None:
+        """Remove a link, and with it all that is on it, as the kernel does."""
+        self.items = {k: i for k, i in self.items.items() if interface_of(i) != tap}
+
+    def read(self, *, resync: bool) -> Have:
+        """Return what there is."""
+        del resync  # there is no memory to distrust
+        elements = {e: v for e, v in self.elements.items() if e.family in self.whole}
+        return Have(
+            items={k: i for k, i in self.items.items() if not isinstance(i, Setting)},
+            taps=frozenset(self._links()),
+            filter=NftState(whole=frozenset(self.whole), elements=elements),
+            addresses=self.addresses,
+        )
+
+    def read_settings(self, wanted: Iterable[Setting]) -> Mapping[Key, Setting]:
+        """Return those of the settings that were written."""
+        keys = [key_of(setting) for setting in wanted]
+        found = {key: self.items[key] for key in keys if key in self.items}
+        return {k: i for k, i in found.items() if isinstance(i, Setting)}
+
+    def put(self, items: Sequence[Item]) -> list[Failure]:
+        """Make items, in their order."""
+        failures = []
+        for item in items:
+            code = errno.EPERM if self.refuse(item) else self._obstacle(item)
+            if code:
+                failures.append(_failure(item, "put", code))
+            else:
+                self.items[key_of(item)] = item
+        return failures
+
+    def drop(self, items: Sequence[Item]) -> list[Failure]:
+        """Remove items, in their order; what must never be removed is an error."""
+        failures = []
+        for item in items:
+            assert not isinstance(item, Link | Bridge | Setting), item  # noqa: S101
+            if self.refuse(item):
+                failures.append(_failure(item, "drop", errno.EPERM))
+            else:
+                self.items.pop(key_of(item), None)
+        return failures
+
+    def change_filter(
+        self, change: Diff[Element, str], broken: Sequence[Table]
+    ) -> None:
+        """Change elements in one transaction."""
+        if self.refuse_filter(change):
+            raise NftError("refused on request")
+        elements, whole = dict(self.elements), set(self.whole)
+        for table in broken:
+            whole.add(table.family)
+            elements = {e: v for e, v in elements.items() if e.family != table.family}
+        renewed = {table.family for table in broken}
+        for element in (*change.drop, *change.replaced):
+            if element.family not in renewed and elements.pop(element, None) is None:
+                raise NftError(f"{element} is not there")
+        for element, verdict in change.put.items():
+            if element.family not in whole or element in elements:
+                raise NftError(f"no table for {element}, or it is there")
+            elements[element] = verdict
+        self._note_exposed(elements)
+        self.elements, self.whole = elements, whole
+
+    def __str__(self) -> str:
+        lines = [str(self.items[key]) for key in sorted(self.items)]
+        lines += [f"{e.family} {e.set} {e.key}" for e in sorted(self.elements)]
+        lines += [f"no table {t.family}" for t in TABLES if t.family not in self.whole]
+        return "\n".join(lines)
+
+    def _links(self) -> dict[InterfaceName, Link]:
+        return {i.interface: i for i in self.items.values() if isinstance(i, Link)}
+
+    def _obstacle(self, item: Item) -> int:
+        """Return why the kernel would refuse to make an item; 0 if it would not."""
+        if isinstance(item, Bridge) or interface_of(item) is None:
+            return 0
+        if isinstance(item, LocalAddress) and (0, item.interface, "") in self.items:
+            return 0
+        link = self._links().get(interface_of(item) or InterfaceName(""))
+        if link is None:
+            return errno.ENODEV
+        if isinstance(item, Route | Neighbour | LocalAddress) and not link.up:
+            return errno.ENETDOWN
+        return 0
+
+    def _note_exposed(self, elements: Mapping[Element, str]) -> None:
+        """Remember ports whose gate opens now while something of them is missing."""
+        for gate in elements:
+            if not is_gate(gate) or gate in self.elements:
+                continue
+            name = gate.interface
+            if not any(e.set == "macs" and e.interface == name for e in elements):
+                self.exposed.append(f"{name}: no policy")
+            kinds = {type(i) for i in self.items.values() if interface_of(i) == name}
+            if not {Link, Neighbour, Route} <= kinds:
+                self.exposed.append(f"{name}: no route")
+
+
+def _failure(item: Item, wish: str, code: int) -> Failure:
+    return Failure(item, Problem(str(item), wish, os.strerror(code)))

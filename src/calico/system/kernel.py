@@ -1,0 +1,113 @@
+"""One host's kernel behind one seam: what it has of ours, and changes to it.
+
+`Kernel` is the network namespace of the thread that made it, which must be the only one
+that uses it. `FakeKernel` (`system.fake_kernel`) stands for it in tests of logic.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from calico.model.ids import Interface, InterfaceName
+from calico.plan.antispoof import Element
+from calico.plan.host import Bridge, Item, Key, Setting, State
+from calico.plan.ruleset import Table
+from calico.reconcile.diff import Diff
+from calico.reconcile.problem import Problem
+from calico.system.dump import NetState, read_state
+from calico.system.netlink import Change, apply_changes
+from calico.system.nft import Nft, NftState
+from calico.system.sysctl import read_settings, write_setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Have:
+    """What a host has of ours, the `tap` links it has, and others' addresses."""
+
+    items: State
+    taps: frozenset[InterfaceName]
+    filter: NftState
+    addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that could not be put or dropped."""
+
+    item: Item
+    problem: Problem
+
+
+class Host(Protocol):
+    """The seam between what is decided and what is done."""
+
+    def read(self, *, resync: bool) -> Have:
+        """Return what there is; a resync trusts no memory. OSError if unreadable."""
+
+    def read_settings(self, wanted: Iterable[Setting]) -> Mapping[Key, Setting]:
+        """Return the settings as they are, those that hold as they are wanted."""
+
+    def put(self, items: Sequence[Item]) -> list[Failure]:
+        """Make items, in their order; return those that failed."""
+
+    def drop(self, items: Sequence[Item]) -> list[Failure]:
+        """Remove items, in their order; return those that failed."""
+
+    def change_filter(
+        self, change: Diff[Element, str], broken: Sequence[Table]
+    ) -> None:
+        """Change elements in one transaction; NftError if it is refused, whole."""
+
+
+class Kernel:
+    """The kernel, as the calling thread's network namespace shows it."""
+
+    def __init__(self) -> None:
+        self._nft = Nft()
+        self._net: NetState | None = None
+
+    def read(self, *, resync: bool) -> Have:
+        """Return what there is of ours."""
+        self._net = net = read_state()
+        return Have(
+            items=net.items,
+            taps=net.taps,
+            filter=self._nft.read(resync=resync),
+            addresses=net.addresses,
+        )
+
+    def read_settings(self, wanted: Iterable[Setting]) -> Mapping[Key, Setting]:
+        """Return the settings as they are."""
+        return read_settings(wanted)
+
+    def put(self, items: Sequence[Item]) -> list[Failure]:
+        """Make items, in their order."""
+        failures = [
+            Failure(item, problem)
+            for item in items
+            if isinstance(item, Setting) and (problem := write_setting(item))
+        ]
+        changes = [Change(i, put=True) for i in items if not isinstance(i, Setting)]
+        return failures + self._apply(changes)
+
+    def drop(self, items: Sequence[Item]) -> list[Failure]:
+        """Remove items, in their order. A setting has nothing to go back to."""
+        changes = [Change(i, put=False) for i in items if not isinstance(i, Setting)]
+        return self._apply(changes)
+
+    def change_filter(
+        self, change: Diff[Element, str], broken: Sequence[Table]
+    ) -> None:
+        """Change elements in one transaction."""
+        self._nft.apply(change, broken)
+
+    def _apply(self, changes: Sequence[Change]) -> list[Failure]:
+        failures = []
+        for bridge in (c for c in changes if isinstance(c.item, Bridge)):
+            failures += apply_changes([bridge], {})
+            self._net = None  # it has an index only now
+        if self._net is None:
+            self._net = read_state()
+        rest = [c for c in changes if not isinstance(c.item, Bridge)]
+        failures += apply_changes(rest, self._net.indexes)
+        return [Failure(change.item, problem) for change, problem in failures]
