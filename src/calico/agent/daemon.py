@@ -1,0 +1,203 @@
+"""The agent's process: its parts, wired together, from start to clean stop."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import structlog
+
+from calico import obs
+from calico.agent.heartbeat import Heartbeat
+from calico.agent.keeper import Keeper, own_address
+from calico.agent.loop import Event, Loop, Parts
+from calico.agent.node import Introduction
+from calico.agent.statuses import StatusWriter
+from calico.config import AgentSettings, BadSettings, load_agent_settings
+from calico.datastore.client import Client
+from calico.datastore.watcher import Watch
+from calico.model.keys import Keys
+from calico.model.world import World, watched_keys, watched_prefixes
+from calico.model.world import build as build_world
+from calico.obs import Metrics
+from calico.plan.bird import BgpFacts, plan_bird
+from calico.reconcile.loop import Intervals, Pacer
+from calico.reconcile.problem import Problem
+from calico.system.bird import Bird
+from calico.system.dhcp import DhcpService
+from calico.system.kernel import Have, Kernel
+from calico.system.monitor import Monitor
+
+log = structlog.get_logger()
+
+_PATIENCE = 5.0  # seconds for the last statuses to be written at the end
+_IN_PLACE = ("log_level", "log_json", "resync_interval")  # need no restart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """All parts of a running agent."""
+
+    settings: AgentSettings
+    loop: Loop
+    watch: Watch
+    writer: StatusWriter
+    heartbeat: Heartbeat
+    monitor: Monitor
+    metrics: Metrics
+    client: Client
+
+    def serve(self) -> None:
+        """Run until told to stop; what is in the kernel then stays."""
+        self._serve_metrics()
+        log.info("agent starts", host=self.settings.host)
+        log.warning(
+            "security groups are not enforced yet: "
+            "whatever passes anti-spoofing is allowed"
+        )
+        for part in (self.watch, self.writer, self.heartbeat, self.monitor):
+            part.start()
+        try:
+            self.loop.run()
+        finally:
+            self.heartbeat.stop()
+            self.writer.stop(_PATIENCE)
+            self.monitor.stop()
+            self.watch.stop()
+            self.client.close()
+            log.info("agent ends, the data path stays")
+
+    def once(self, patience: float) -> bool:
+        """Make one pass and report it; return whether all is well.
+
+        TimeoutError if the datastore is not there within `patience` seconds.
+        """
+        self.watch.start()
+        self.writer.start()
+        try:
+            return self.loop.once(patience)
+        finally:
+            self.writer.stop(_PATIENCE)
+            self.watch.stop()
+            self.client.close()
+
+    def preview(self, patience: float) -> list[str]:
+        """Return what a pass would change; TimeoutError as for `once`."""
+        self.watch.start()
+        try:
+            return self.loop.preview(patience)
+        finally:
+            self.watch.stop()
+            self.client.close()
+
+    def _serve_metrics(self) -> None:
+        if self.settings.metrics is None:
+            return
+        try:
+            obs.serve_metrics(self.metrics, self.settings.metrics)
+        except (OSError, ValueError) as e:
+            log.warning("no metrics", address=self.settings.metrics, reason=str(e))
+
+
+def build(settings: AgentSettings, path: Path) -> Agent:
+    """Wire an agent; nothing runs yet. NftError without libnftables.
+
+    `path` is the file that the settings came from, to be read again on reload.
+    """
+    keys = Keys(settings.region)
+    client = Client(settings.etcd)
+    metrics = Metrics()
+    writer = StatusWriter(client, keys.port_statuses(settings.host))
+    pacer = Pacer(Intervals(resync=settings.resync_interval))
+    introduction = Introduction(client, settings)
+    # The watch and the loop know each other; the loop is told of changes only.
+    hints: list[Loop] = []
+    watch = Watch(
+        client,
+        watched_prefixes(settings.host, keys),
+        watched_keys(),
+        lambda: hints[0].tell(Event.DIRTY),
+    )
+    parts = Parts(
+        host=settings.host,
+        keys=keys,
+        world=_world(watch, settings, keys),
+        keeper=Keeper(Kernel(), settings),
+        services=(*_services(settings), introduction.apply),
+        writer=writer,
+        metrics=metrics,
+        reload=lambda: _reload(path, settings, pacer),
+    )
+    hints.append(loop := Loop(parts, pacer))
+    return Agent(
+        settings=settings,
+        loop=loop,
+        watch=watch,
+        writer=writer,
+        heartbeat=Heartbeat(
+            client,
+            keys.host_status(settings.host),
+            interval=settings.heartbeat_interval,
+            ttl=settings.heartbeat_ttl,
+        ),
+        monitor=Monitor(lambda: loop.tell(Event.DIRTY)),
+        metrics=metrics,
+        client=client,
+    )
+
+
+def stop_on_signals(agent: Agent) -> None:
+    """End on SIGTERM and SIGINT, read the settings again on SIGHUP."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.loop.tell(Event.STOP))
+    signal.signal(signal.SIGHUP, lambda *_: agent.loop.tell(Event.RELOAD))
+
+
+def _world(
+    watch: Watch, settings: AgentSettings, keys: Keys
+) -> Callable[[], World | None]:
+    def world() -> World | None:
+        items = watch.items()
+        return None if items is None else build_world(settings.host, keys, items)
+
+    return world
+
+
+def _services(
+    settings: AgentSettings,
+) -> tuple[Callable[[World, Have], list[Problem]], ...]:
+    """Return what makes the daemons follow: DHCP and RA, then BGP."""
+    dhcp, bird = DhcpService(settings.run_dir), Bird(settings.run_dir)
+
+    def announce(world: World, have: Have) -> list[Problem]:
+        return bird.apply(plan_bird(world, bgp_facts(settings, have)))
+
+    return (lambda world, _: dhcp.apply(world), announce)
+
+
+def bgp_facts(settings: AgentSettings, have: Have) -> BgpFacts:
+    """Return what BGP has to know of the host, as it is now."""
+    address4, address6 = own_address(settings, have, 4), own_address(settings, have, 6)
+    return BgpFacts(
+        host=settings.host,
+        address4=address4 if isinstance(address4, IPv4Address) else None,
+        address6=address6 if isinstance(address6, IPv6Address) else None,
+        uplinks=settings.uplinks,
+        connected=tuple(i for name, i in have.addresses if name in settings.uplinks),
+    )
+
+
+def _reload(path: Path, settings: AgentSettings, pacer: Pacer) -> None:
+    """Take over what can change in place; say what needs a restart (P40)."""
+    try:
+        new = load_agent_settings(path)
+    except BadSettings as e:
+        log.warning("settings not reloaded", reason=str(e))
+        return
+    kept = {name: getattr(settings, name) for name in _IN_PLACE}
+    if replace(new, **kept) != settings:
+        log.warning("some changed settings need a restart, which disturbs no packet")
+    obs.configure_logging(new.log_level, as_json=new.log_json)
+    pacer.intervals = replace(pacer.intervals, resync=new.resync_interval)
+    log.info("settings reloaded", **{name: getattr(new, name) for name in _IN_PLACE})

@@ -1,0 +1,238 @@
+"""One pass over a host's kernel: want, have, the difference, in a safe order.
+
+The order is the promise (P52). Policy first: a port's sources are in the kernel before
+anything else of it. Then its settings, its link, its addresses, neighbours and routes.
+Last its gate, without which nothing passes in either direction. IPv4 and IPv6 refuse
+routes through a link that is down, so it is the gate, not the link, that opens a port.
+Going, the gate shuts first.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from calico.config import AgentSettings
+from calico.model.ids import Address, Interface, InterfaceName
+from calico.model.world import World
+from calico.plan.antispoof import Element, is_gate
+from calico.plan.host import (
+    Bridge,
+    HostFacts,
+    HostPlan,
+    Item,
+    Key,
+    Link,
+    Setting,
+    interface_of,
+    plan_host,
+)
+from calico.plan.ruleset import TABLES, Table
+from calico.reconcile.diff import Diff, diff
+from calico.reconcile.problem import Problem
+from calico.system.kernel import Failure, Have, Host
+from calico.system.nft import NftError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a pass came to: its plan, what failed, and whose data path that is."""
+
+    plan: HostPlan
+    problems: tuple[Problem, ...] = ()
+    failed: frozenset[InterfaceName] = frozenset()
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What a pass would change: items, elements, and the tables to make anew."""
+
+    plan: HostPlan
+    items: Diff[Key, Item]
+    elements: Diff[Element, str]
+    broken: tuple[Table, ...]
+
+    @property
+    def unfinished(self) -> frozenset[InterfaceName]:
+        """Return the interfaces that lack more than their gate."""
+        return frozenset(
+            name for item in self.items.put.values() if (name := interface_of(item))
+        )
+
+    def lines(self) -> list[str]:
+        """Return the changes as text, one a line, in order."""
+        return [
+            *(f"replace table {t.family} calico" for t in self.broken),
+            *(f"- {e.family} {e.set} {e.key}" for e in sorted(self.elements.drop)),
+            *(f"+ {e.family} {e.set} {e.key}" for e in sorted(self.elements.put)),
+            *(f"- {self.items.drop[key]}" for key in sorted(self.items.drop)),
+            *(f"+ {self.items.put[key]}" for key in sorted(self.items.put)),
+        ]
+
+
+def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
+    """Return what the plan needs to know; addresses as set, else from the uplinks."""
+    address4 = own_address(settings, have, 4)
+    address6 = own_address(settings, have, 6)
+    return HostFacts(
+        address4=address4 if isinstance(address4, IPv4Address) else None,
+        address6=address6 if isinstance(address6, IPv6Address) else None,
+        taps=have.taps,
+    )
+
+
+def own_address(settings: AgentSettings, have: Have, version: int) -> Address | None:
+    """Return the host's own address: as set, if it has it, else its uplinks' first.
+
+    A route cannot prefer an address that the host lacks: the kernel refuses it.
+    """
+    wanted = settings.address4 if version == 4 else settings.address6
+    own = [interface.ip for _, interface in have.addresses]
+    if wanted is not None:
+        address = ip_address(wanted)
+        return address if address in own else None
+    found = sorted(
+        (settings.uplinks.index(name), interface.ip.packed, interface.ip)
+        for name, interface in have.addresses
+        if name in settings.uplinks
+        and interface.version == version
+        and not (interface.is_link_local or interface.is_loopback)
+    )
+    return found[0][2] if found else None
+
+
+class Keeper:
+    """Keeps one host's kernel as planned; the thread that calls it owns the kernel."""
+
+    def __init__(self, host: Host, settings: AgentSettings) -> None:
+        self._host = host
+        self._settings = settings
+
+    def compare(
+        self, world: World, gateways: Iterable[Interface], *, resync: bool
+    ) -> tuple[Have, Delta]:
+        """Return what the host has and what would have to change."""
+        have = self._host.read(resync=resync)
+        plan = plan_host(world, host_facts(self._settings, have), gateways)
+        settings = self._host.read_settings(
+            [item for item in plan.state.values() if isinstance(item, Setting)]
+        )
+        items = diff(plan.state, {**have.items, **settings})
+        droppable = {
+            key: item
+            for key, item in items.drop.items()
+            if not isinstance(item, Bridge | Link | Setting)  # others' to remove
+        }
+        return have, Delta(
+            plan=plan,
+            items=Diff(put=items.put, drop=droppable, replaced=items.replaced),
+            elements=diff(plan.elements, have.filter.elements),
+            broken=tuple(t for t in TABLES if t.family not in have.filter.whole),
+        )
+
+    def apply(self, delta: Delta) -> Outcome:
+        """Make the changes, in order; a failure disturbs its own port alone (P41)."""
+        problems: list[Problem] = []
+        unfinished = delta.unfinished
+        later = {
+            element: verdict
+            for element, verdict in delta.elements.put.items()
+            if is_gate(element)
+            and element.interface in unfinished
+            and element not in delta.elements.replaced
+        }
+        now = {e: v for e, v in delta.elements.put.items() if e not in later}
+        blocked = self._filter(
+            Diff(put=now, drop=delta.elements.drop, replaced=delta.elements.replaced),
+            delta.broken,
+            problems,
+        )
+        failures = self._items(delta, blocked)
+        problems += [failure.problem for failure in failures]
+        failed = blocked | {
+            name for failure in failures if (name := interface_of(failure.item))
+        }
+        gates = {e: v for e, v in later.items() if e.interface not in failed}
+        failed |= self._filter(Diff(put=gates, drop={}, replaced={}), (), problems)
+        return Outcome(
+            plan=delta.plan,
+            problems=tuple(problems),
+            failed=frozenset(failed),
+            changes=_count(delta),
+        )
+
+    def _items(self, delta: Delta, blocked: Collection[InterfaceName]) -> list[Failure]:
+        drop, put = delta.items.drop, delta.items.put
+        failures = self._host.drop([drop[key] for key in sorted(drop, reverse=True)])
+        wanted = [put[key] for key in sorted(put)]
+        return failures + self._host.put(
+            [item for item in wanted if interface_of(item) not in blocked]
+        )
+
+    def _filter(
+        self,
+        change: Diff[Element, str],
+        broken: tuple[Table, ...],
+        problems: list[Problem],
+    ) -> set[InterfaceName]:
+        """Change the filter; return the interfaces whose part of it was refused."""
+        if not change and not broken:
+            return set()
+        try:
+            self._host.change_filter(change, broken)
+        except NftError as e:
+            return self._isolate(change, broken, problems, e)
+        return set()
+
+    def _isolate(
+        self,
+        change: Diff[Element, str],
+        broken: tuple[Table, ...],
+        problems: list[Problem],
+        whole: NftError,
+    ) -> set[InterfaceName]:
+        """Change the filter interface by interface, after it was refused as a whole."""
+        parts = _by_interface(change)
+        common = parts.pop(None, Diff(put={}, drop={}, replaced={}))
+        try:
+            self._host.change_filter(common, broken)
+        except NftError:
+            problems.append(Problem("nftables", "change the filter", str(whole)))
+            return {name for name in parts if name is not None}
+        refused = set()
+        for name, part in sorted(parts.items(), key=lambda item: str(item[0])):
+            try:
+                self._host.change_filter(part, ())
+            except NftError as e:
+                problems.append(Problem(f"filter of {name}", "change", str(e)))
+                refused.add(InterfaceName(str(name)))
+        return refused
+
+
+def _by_interface(
+    change: Diff[Element, str],
+) -> dict[InterfaceName | None, Diff[Element, str]]:
+    parts: dict[InterfaceName | None, tuple[dict[Element, str], ...]] = defaultdict(
+        lambda: ({}, {}, {})
+    )
+    for position, elements in enumerate((change.put, change.drop, change.replaced)):
+        for element, verdict in elements.items():
+            parts[element.interface][position][element] = verdict
+    return {
+        name: Diff(put=put, drop=drop, replaced=replaced)
+        for name, (put, drop, replaced) in parts.items()
+    }
+
+
+def _count(delta: Delta) -> dict[str, int]:
+    """Return the number of changes by kind of item."""
+    counts: dict[str, int] = defaultdict(int)
+    for item in (*delta.items.put.values(), *delta.items.drop.values()):
+        counts[type(item).__name__.lower()] += 1
+    elements = len(delta.elements.put) + len(delta.elements.drop)
+    if elements:
+        counts["element"] = elements
+    if delta.broken:
+        counts["table"] = len(delta.broken)
+    return dict(counts)

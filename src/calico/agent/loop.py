@@ -1,0 +1,228 @@
+"""The agent's main loop: the one thread that owns the kernel.
+
+Whatever happens elsewhere (the datastore, the kernel, a signal) is put in one queue as
+a hint; the loop decides when to make a pass, and a pass looks at everything.
+"""
+
+import enum
+import queue
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from calico.agent.keeper import Keeper
+from calico.agent.statuses import StatusWriter, statuses
+from calico.model.ids import HostName
+from calico.model.keys import Keys
+from calico.model.world import World
+from calico.obs import Metrics
+from calico.plan.dnsmasq import plan_dnsmasq
+from calico.reconcile.loop import Pacer
+from calico.reconcile.problem import Problem
+from calico.system.kernel import Have
+
+log = structlog.get_logger()
+
+_TEND = 2.0  # seconds between looks at the daemons; peers wait minutes for a BIRD
+
+
+class Event(enum.Enum):
+    """What another thread, or a signal, tells the loop."""
+
+    DIRTY = enum.auto()
+    RESYNC = enum.auto()
+    RELOAD = enum.auto()
+    STOP = enum.auto()
+
+
+STOP = Event.STOP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the loop drives. `world` is None until the datastore was seen whole.
+
+    `services` are the daemons: each makes one what the world and the host say, and
+    returns what it could not.
+    """
+
+    host: HostName
+    keys: Keys
+    world: Callable[[], World | None]
+    keeper: Keeper
+    services: tuple[Callable[[World, Have], list[Problem]], ...]
+    writer: StatusWriter
+    metrics: Metrics
+    reload: Callable[[], None]
+
+
+class Loop:
+    """Makes passes until told to stop."""
+
+    def __init__(
+        self, parts: Parts, pacer: Pacer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._parts = parts
+        self.pacer = pacer
+        self._clock = clock
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._told: frozenset[str] = frozenset()
+        self._last: tuple[World, Have] | None = None
+        self._in_sync = False  # once true it stays: what was seen is never forgotten
+
+    def tell(self, event: Event) -> None:
+        """Put an event in the queue; from any thread, or a signal's function."""
+        self._events.put(event)
+
+    def run(self) -> None:
+        """Make a pass whenever one is due, until STOP."""
+        while True:
+            wait = self._wait()
+            if wait == 0.0:
+                self._guarded_pass()
+            elif self._listen(_TEND if wait is None else min(wait, _TEND)) is STOP:
+                return
+            else:
+                self._tend()
+
+    def once(self, patience: float) -> bool:
+        """Make one pass as soon as the datastore was seen; return whether all is well.
+
+        TimeoutError if that takes longer than `patience` seconds.
+        """
+        self._await_world(patience)
+        return not self.make_pass()
+
+    def preview(self, patience: float) -> list[str]:
+        """Return what a pass would change, one change a line; changes nothing."""
+        world = self._await_world(patience)
+        gateways = plan_dnsmasq(world).gateways
+        _, delta = self._parts.keeper.compare(world, gateways, resync=True)
+        return delta.lines()
+
+    def _await_world(self, patience: float) -> World:
+        deadline = self._clock() + patience
+        while (world := self._parts.world()) is None:
+            left = deadline - self._clock()
+            if left <= 0:
+                raise TimeoutError(
+                    f"the datastore was not seen whole in {patience:g} s"
+                )
+            self._listen(left)
+        return world
+
+    def make_pass(self) -> list[Problem]:
+        """Compare everything and change what differs; return what could not be."""
+        parts = self._parts
+        world = parts.world()
+        if world is None:  # unknown is not empty
+            return []
+        resync = self.pacer.begin(self._clock())
+        gateways = plan_dnsmasq(world).gateways
+        have, delta = parts.keeper.compare(world, gateways, resync=resync)
+        outcome = parts.keeper.apply(delta)
+        self._last = world, have
+        problems = [*outcome.problems, *self._serve(world, have)]
+        wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
+        parts.writer.offer(wanted, resync=resync)
+        problems += [
+            Problem(f"port {one.port}", "serve", one.reason)
+            for one in outcome.plan.refused
+        ]
+        self._report(world, problems)
+        self._measure(wanted, outcome.changes, world, len(problems))
+        return problems
+
+    def _wait(self) -> float | None:
+        """Return the seconds until a pass is due; None as long as none can be made."""
+        if not self._in_sync:
+            self._in_sync = self._parts.world() is not None
+        return self.pacer.wait(self._clock()) if self._in_sync else None
+
+    def _listen(self, wait: float | None) -> Event | None:
+        """Take what comes within `wait` seconds into account; return its last."""
+        try:
+            event = self._events.get(timeout=wait)
+        except queue.Empty:
+            return None
+        while event is not STOP:
+            if event is Event.RELOAD:
+                self._parts.reload()
+            elif event is Event.RESYNC:
+                self.pacer.demand_resync()
+            else:
+                self.pacer.mark()
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                break
+        return event
+
+    def _guarded_pass(self) -> None:
+        """Make a pass; whatever goes wrong is logged, counted and tried again later."""
+        with self._parts.metrics.pass_seconds.time():
+            try:
+                problems = self.make_pass()
+            except Exception:
+                log.exception("pass failed")
+                problems = [Problem("pass", "finish", "exception")]
+        if problems:
+            self.pacer.fail(self._clock())
+        else:
+            self.pacer.succeed()
+        outcome = "incomplete" if problems else "complete"
+        self._parts.metrics.passes.labels(outcome).inc()
+
+    def _serve(self, world: World, have: Have) -> list[Problem]:
+        return [
+            problem
+            for service in self._parts.services
+            for problem in _guarded(service, world, have)
+        ]
+
+    def _tend(self) -> None:
+        """See that the daemons run, between passes; one that fails makes a pass due."""
+        if self._last is not None and self._serve(*self._last):
+            self.pacer.mark()
+
+    def _report(self, world: World, problems: list[Problem]) -> None:
+        """Log each problem when it is new, and when it is gone."""
+        rejected = {f"stored object set aside: {one}" for one in world.rejected}
+        current = frozenset({*map(str, problems), *rejected})
+        for text in sorted(current - self._told):
+            log.warning("problem", problem=text)
+        for text in sorted(self._told - current):
+            log.info("problem gone", problem=text)
+        self._told = current
+
+    def _measure(
+        self,
+        wanted: dict[str, bytes],
+        changes: Mapping[str, int],
+        world: World,
+        problems: int,
+    ) -> None:
+        metrics = self._parts.metrics
+        metrics.in_sync.set(1)
+        metrics.problems.set(problems)
+        metrics.rejected.set(len(world.rejected))
+        for status in ("up", "down", "error"):
+            count = sum(f'"{status}"'.encode() in value for value in wanted.values())
+            metrics.endpoints.labels(status).set(count)
+        for kind, count in changes.items():
+            metrics.changes.labels(kind).inc(count)
+        if changes:
+            log.info("host changed", **changes)
+
+
+def _guarded(
+    service: Callable[[World, Have], list[Problem]], world: World, have: Have
+) -> list[Problem]:
+    """Run a service; one that breaks leaves the others, and the kernel, alone."""
+    try:
+        return service(world, have)
+    except Exception as e:
+        log.exception("service failed")
+        return [Problem("service", "apply", str(e) or type(e).__name__)]

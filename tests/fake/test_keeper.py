@@ -1,0 +1,161 @@
+"""Passes over a fake host: every state converges, every failure heals."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.hosts import HOST, endpoint, pair, world
+
+from calico.agent.keeper import Keeper, Outcome
+from calico.config import AgentSettings
+from calico.model.records import Endpoint
+from calico.plan.antispoof import Element
+from calico.plan.host import DHCP_BRIDGE, Item, Link, Route, interface_of
+from calico.reconcile.diff import Diff
+from calico.system.fake_kernel import FakeKernel
+
+PORTS = tuple(endpoint(number) for number in range(2, 6))
+A, B = PORTS[:2]
+
+
+def run(kernel: FakeKernel, *endpoints: Endpoint) -> Outcome:
+    keeper = Keeper(kernel, AgentSettings(host=HOST))
+    _, delta = keeper.compare(world(*endpoints), (), resync=True)
+    return keeper.apply(delta)
+
+
+def converged(kernel: FakeKernel, *endpoints: Endpoint) -> bool:
+    keeper = Keeper(kernel, AgentSettings(host=HOST))
+    return keeper.compare(world(*endpoints), (), resync=True)[1].lines() == []
+
+
+def fresh() -> FakeKernel:
+    return FakeKernel(port.interface for port in PORTS)
+
+
+def test_one_pass_serves_and_the_next_has_nothing_to_do() -> None:
+    kernel = fresh()
+    assert run(kernel, A, B).problems == ()
+    assert converged(kernel, A, B)
+    assert run(kernel, A, B).changes == {}
+    assert kernel.exposed == []
+
+
+worlds = st.lists(
+    st.builds(
+        lambda port, secure, paired: replace(
+            port,
+            port_security=secure,
+            pairs=(pair("10.70.0.0/16", port.mac),) if paired else (),
+        ),
+        st.sampled_from(PORTS),
+        st.booleans(),
+        st.booleans(),
+    ),
+    unique_by=lambda port: port.port,
+)
+
+
+@given(st.lists(worlds, min_size=1, max_size=4))
+def test_any_sequence_of_worlds_ends_as_the_last_one_alone(
+    sequence: list[list[Endpoint]],
+) -> None:
+    kernel, judge = fresh(), fresh()
+    for endpoints in sequence:
+        assert run(kernel, *endpoints).problems == ()
+    run(judge, *sequence[-1])
+    assert converged(kernel, *sequence[-1])
+    assert kernel.elements == judge.elements
+    own = {k: i for k, i in kernel.items.items() if isinstance(i, Route)}
+    assert own == {k: i for k, i in judge.items.items() if isinstance(i, Route)}
+    assert kernel.exposed == []
+
+
+def item_count(endpoints: tuple[Endpoint, ...]) -> int:
+    kernel = fresh()
+    run(kernel, *endpoints)
+    return len(kernel.items)
+
+
+@pytest.mark.parametrize("number", range(item_count((A,))))
+def test_each_change_that_fails_once_is_made_good(number: int) -> None:
+    kernel, calls = fresh(), count()
+    kernel.refuse = lambda _: next(calls) == number
+    first = run(kernel, A, B)
+    if first.problems:
+        assert first.failed <= {A.interface, B.interface, DHCP_BRIDGE}
+    assert run(kernel, A, B).problems == ()
+    assert converged(kernel, A, B)
+    assert kernel.exposed == []
+
+
+@given(st.data())
+@settings(max_examples=30)
+def test_each_filter_change_that_fails_once_is_made_good(data: st.DataObject) -> None:
+    kernel = fresh()
+    number, calls = data.draw(st.integers(0, 5)), count()
+    kernel.refuse_filter = lambda _: next(calls) == number
+    run(kernel, A, B)
+    run(kernel, A, B)
+    assert converged(kernel, A, B)
+    assert kernel.exposed == []
+
+
+def test_p41_a_failing_item_leaves_its_own_port_shut_and_no_other() -> None:
+    kernel = fresh()
+    kernel.refuse = lambda item: isinstance(item, Route) and _is_of(item, A)
+    outcome = run(kernel, A, B)
+    assert outcome.failed == {A.interface}
+    gates = {e.interface for e in kernel.elements if e.set == "to_port"}
+    assert gates == {B.interface}
+
+
+def test_p52_without_policy_there_is_no_route() -> None:
+    kernel = fresh()
+
+    def about_a(change: Diff[Element, str]) -> bool:
+        return any(e.interface == A.interface for e in change.put)
+
+    kernel.refuse_filter = about_a
+    outcome = run(kernel, A, B)
+    assert outcome.failed == {A.interface}
+    routed = {interface_of(i) for i in kernel.items.values() if isinstance(i, Route)}
+    assert routed == {B.interface}
+
+
+def test_without_nftables_nothing_is_routed() -> None:
+    kernel = fresh()
+    kernel.refuse_filter = lambda _: True
+    outcome = run(kernel, A, B)
+    assert outcome.failed == {A.interface, B.interface}
+    assert not any(isinstance(item, Route) for item in kernel.items.values())
+
+
+def test_a_link_made_anew_gets_everything_again() -> None:
+    kernel = fresh()
+    run(kernel, A, B)
+    kernel.plug(A.interface)
+    assert not converged(kernel, A, B)
+    run(kernel, A, B)
+    assert converged(kernel, A, B)
+    assert kernel.items[2, A.interface, ""] == Link(
+        A.interface,
+        replace(A).mac.replace("fa:", "fe:", 1),  # type: ignore[arg-type]  # a MAC still
+    )
+
+
+def test_a_link_that_went_closes_its_gate() -> None:
+    kernel = fresh()
+    run(kernel, A, B)
+    kernel.unplug(A.interface)
+    outcome = run(kernel, A, B)
+    assert outcome.problems == ()
+    assert outcome.plan.absent == (A,)
+    gates = {e.interface for e in kernel.elements if e.set == "to_port"}
+    assert gates == {B.interface}
+
+
+def _is_of(item: Item, port: Endpoint) -> bool:
+    return interface_of(item) == port.interface
