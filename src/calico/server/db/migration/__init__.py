@@ -1,0 +1,1 @@
+"""The alembic branch `calico-openstack`, which `neutron-db-manage` finds and runs."""

@@ -1,0 +1,1 @@
+"""Revisions of the project's own tables, and the environment that they run in."""

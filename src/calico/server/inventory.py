@@ -1,0 +1,166 @@
+"""What Neutron has now: its database read again, turned into records.
+
+The only module that queries Neutron's resources for publication. Reads are batched: a
+hundred ports cost as many queries as one.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from neutron.db import models_v2
+from neutron.db.models import securitygroup as group_models
+from neutron.db.models import segment as segment_models
+from neutron.objects import address_group as address_group_objects
+from neutron.objects import securitygroup as group_objects
+from neutron_lib import context as neutron_context
+from neutron_lib.db import api as db_api
+from neutron_lib.plugins import directory
+from oslo_log import log
+
+from calico.model.ids import Invalid
+from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
+from calico.server import translate
+from calico.server.journal import Kind, Subject
+from calico.server.translate import Omitted, Surroundings
+
+LOG = log.getLogger(__name__)
+
+
+def admin() -> Any:
+    """Return a fresh context that sees all projects; a session is never shared."""
+    return neutron_context.get_admin_context()
+
+
+def endpoints(ids: Collection[str]) -> dict[str, Endpoint]:
+    """Return the endpoints of those ports that a host is to serve, by port id."""
+    context, plugin = admin(), directory.get_plugin()
+    ports = plugin.get_ports(context, filters={"id": list(ids)})
+    served = [port for port in ports if translate.is_published(port)]
+    around = _surroundings(context, plugin, served)
+    found = {}
+    for port in served:
+        try:
+            found[port["id"]], omitted = translate.endpoint(port, around)
+        except Invalid as e:
+            LOG.error("Port %s is not published: %s", port["id"], e)  # noqa: TRY400 - the reason says it all
+        else:
+            _report(f"Port {port['id']}", omitted)
+    return found
+
+
+def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundings:
+    subnets = {ip["subnet_id"] for port in ports for ip in port["fixed_ips"]}
+    networks = {port["network_id"] for port in ports}
+    groups = {group for port in ports for group in port["security_groups"]}
+    model = group_models.SecurityGroup
+    names = sa.select(model.id, model.name).where(model.id.in_(groups))
+    with db_api.CONTEXT_READER.using(context):
+        group_names = {row.id: row.name for row in context.session.execute(names)}
+    return Surroundings(
+        subnets=_by_id(plugin.get_subnets(context, filters={"id": list(subnets)})),
+        networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
+        group_names=group_names,
+    )
+
+
+def _by_id(resources: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {resource["id"]: resource for resource in resources}
+
+
+def subnet(subnet_id: str) -> Subnet | None:
+    """Return a subnet of a network of ours; None if there is none of that id."""
+    context, plugin = admin(), directory.get_plugin()
+    found = plugin.get_subnets(context, filters={"id": [subnet_id]})
+    if not found:
+        return None
+    network_id = found[0]["network_id"]
+    networks = plugin.get_networks(context, filters={"id": [network_id]})
+    if not networks or not _is_ours(context, network_id):
+        return None
+    return translate.subnet(found[0], networks[0])
+
+
+def _is_ours(context: Any, network_id: str) -> bool:
+    model = segment_models.NetworkSegment
+    query = sa.select(model.network_type).where(model.network_id == network_id)
+    with db_api.CONTEXT_READER.using(context):
+        return set(context.session.scalars(query)) <= translate.NETWORK_TYPES
+
+
+def policy(group_id: str) -> Policy | None:
+    """Return a security group's policy; None if there is no such group."""
+    context = admin()
+    group = group_objects.SecurityGroup.get_object(context, id=group_id)
+    if group is None:
+        return None
+    rules = group_objects.SecurityGroupRule.get_objects(
+        context, security_group_id=group_id
+    )
+    found, omitted = translate.policy(
+        {
+            "id": group.id,
+            "name": group.name,
+            "stateful": group.stateful,
+            "security_group_rules": [_rule(rule.db_obj) for rule in rules],
+        }
+    )
+    _report(f"Security group {group_id}", omitted)
+    return found
+
+
+_RULE_COLUMNS = (
+    "id",
+    "direction",
+    "ethertype",
+    "protocol",
+    "port_range_min",
+    "port_range_max",
+    "remote_ip_prefix",
+    "remote_group_id",
+    "remote_address_group_id",
+)
+
+
+def _rule(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _RULE_COLUMNS}
+
+
+def address_group(group_id: str) -> AddressGroup | None:
+    """Return an address group; None if there is none of that id."""
+    group = address_group_objects.AddressGroup.get_object(admin(), id=group_id)
+    if group is None:
+        return None
+    return translate.address_group(
+        {
+            "id": group.id,
+            "name": group.name,
+            "addresses": [entry.address for entry in group.addresses],
+        }
+    )
+
+
+def expand(subject: Subject) -> list[Subject]:
+    """Return the objects that a subject which stands for many stands for."""
+    port = models_v2.Port
+    if subject.kind is Kind.NETWORK:
+        subnet_row = models_v2.Subnet
+        subnets = sa.select(subnet_row.id).where(subnet_row.network_id == subject.id)
+        ports = sa.select(port.id).where(port.network_id == subject.id)
+        return _subjects(Kind.SUBNET, subnets) + _subjects(Kind.PORT, ports)
+    binding = group_models.SecurityGroupPortBinding
+    return _subjects(
+        Kind.PORT,
+        sa.select(binding.port_id).where(binding.security_group_id == subject.id),
+    )
+
+
+def _subjects(kind: Kind, query: Any) -> list[Subject]:
+    context = admin()
+    with db_api.CONTEXT_READER.using(context):
+        return [Subject(kind, found) for found in context.session.scalars(query)]
+
+
+def _report(subject: str, omitted: Iterable[Omitted]) -> None:
+    for one in omitted:
+        LOG.error("%s: %s", subject, one)

@@ -1,0 +1,76 @@
+"""The `[calico]` section of neutron.conf: how the Neutron side reaches the datastore.
+
+Read once into a frozen value; nothing else of the project asks oslo.config.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+from calico.config import EtcdSettings
+
+GROUP = "calico"
+
+_OPTIONS = [
+    cfg.ListOpt(
+        "etcd_endpoints",
+        default=["http://127.0.0.1:2379"],
+        help="URLs of the members of the etcd cluster.",
+    ),
+    cfg.StrOpt("etcd_ca", help="PEM file of the authority that signed etcd's key."),
+    cfg.StrOpt("etcd_cert", help="PEM file of the certificate to show to etcd."),
+    cfg.StrOpt("etcd_key", help="PEM file of that certificate's private key."),
+    cfg.StrOpt("etcd_user", help="User of etcd, where it asks for one."),
+    cfg.StrOpt("etcd_password", secret=True, help="Password of that user."),
+    cfg.FloatOpt(
+        "etcd_timeout",
+        default=5.0,
+        min=0.1,
+        help="Seconds that one member may take to answer a request.",
+    ),
+    cfg.StrOpt(
+        "region",
+        help="Name of this region, where several share one etcd cluster.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What an operator set in neutron.conf's `[calico]`."""
+
+    region: str | None = None
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+
+
+def list_options() -> list[tuple[str, list[Any]]]:
+    """Return section and options, for `oslo-config-generator`."""
+    return [(GROUP, _OPTIONS)]
+
+
+def register(conf: Any) -> None:
+    """Make the section known to an oslo.config object; again is harmless."""
+    conf.register_opts(_OPTIONS, group=GROUP)
+
+
+def read(conf: Any) -> ServerSettings:
+    """Return the settings in an oslo.config object that has read its files."""
+    section = conf[GROUP]
+    return ServerSettings(
+        region=section.region or None,
+        etcd=EtcdSettings(
+            endpoints=tuple(section.etcd_endpoints),
+            ca=_path(section.etcd_ca),
+            cert=_path(section.etcd_cert),
+            key=_path(section.etcd_key),
+            user=section.etcd_user or None,
+            password=section.etcd_password or None,
+            timeout=section.etcd_timeout,
+        ),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,39 @@
+"""`core_plugin = calico`: Neutron's ML2, preconfigured for a cloud of Calico only.
+
+Only defaults change, so that whatever an operator writes in a file still holds; and
+only here, where the operator asked for it: the mechanism driver leaves ML2's settings
+to whoever runs it beside others (P19).
+"""
+
+from typing import Any
+
+from neutron.conf.plugins.ml2 import config as ml2_config
+from neutron.conf.plugins.ml2.drivers import driver_type
+from neutron.plugins.ml2.plugin import Ml2Plugin
+from oslo_config import cfg
+
+ML2_DEFAULTS = {
+    "type_drivers": ["local", "flat"],
+    "project_network_types": ["local"],
+    "mechanism_drivers": ["calico"],
+    "extension_drivers": ["port_security"],
+}
+
+
+class CalicoPlugin(Ml2Plugin):
+    """ML2 with this project's mechanism driver and nothing to configure (S21)."""
+
+    def __init__(self) -> None:
+        set_defaults(cfg.CONF)
+        super().__init__()
+
+
+def set_defaults(conf: Any) -> None:
+    """Change ML2's defaults in an oslo.config object; what files say stays."""
+    ml2_config.register_ml2_plugin_opts()
+    driver_type.register_ml2_drivers_flat_opts()
+    for name, value in ML2_DEFAULTS.items():
+        conf.set_default(name, value, group="ml2")
+    conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
+    # Each host's agent serves DHCP from the datastore; nobody schedules it.
+    conf.set_default("enable_traditional_dhcp", False)

@@ -1,0 +1,215 @@
+"""Bring etcd to what Neutron's database says: one transaction for each object.
+
+What is compared is read from etcd before the database is read, so a publication that
+was overtaken fails and is done again: a slow writer cannot undo a newer one, and the
+order of events never matters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
+
+from calico.datastore.store import (
+    MAX_OPERATIONS,
+    Compare,
+    Delete,
+    Item,
+    Put,
+    Store,
+    Temporary,
+    Transaction,
+)
+from calico.model.codec import encode_endpoint, encode_subnet
+from calico.model.ids import AddressGroupId, GroupId, PortId, SubnetId
+from calico.model.keys import Keys
+from calico.model.policy_codec import encode_address_group, encode_policy
+from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
+from calico.server.translate import members
+
+ATTEMPTS = 10  # lost races in a row before the journal gets the object back
+
+_T = TypeVar("_T")
+
+Writes = list[Put | Delete]
+
+
+class PublishedPort(msgspec.Struct):
+    """The record of what is in etcd for a port: its endpoint's key and its members'."""
+
+    endpoint: str
+    members: list[str] = []
+    # False while keys too many for one transaction are being written.
+    complete: bool = True
+
+
+class Publication:
+    """Publishes objects of one region to a store. Holds no state; any thread may."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def ports(
+        self,
+        ids: Sequence[str],
+        read: Callable[[Sequence[str]], Mapping[str, Endpoint]],
+    ) -> None:
+        """Publish or withdraw ports; `read` reads their endpoints from the database.
+
+        Raises Temporary where etcd cannot be reached or others are always faster.
+        """
+        remaining = list(ids)
+        for _ in range(ATTEMPTS):
+            records = {port: self._record(port) for port in remaining}
+            wanted = read(remaining)
+            remaining = [
+                port
+                for port in remaining
+                if not self._port(PortId(port), wanted.get(port), records[port])
+            ]
+            if not remaining:
+                return
+        raise Temporary(f"ports {remaining} are being published by others too")
+
+    def subnet(self, subnet: str, read: Callable[[str], Subnet | None]) -> None:
+        """Publish or withdraw a subnet."""
+        key = self._keys.subnet(SubnetId(subnet))
+        self._object(key, lambda: read(subnet), encode_subnet)
+
+    def group(self, group: str, read: Callable[[str], Policy | None]) -> None:
+        """Publish or withdraw a security group's policy."""
+        self._object(
+            self._keys.policy(GroupId(group)),
+            lambda: read(group),
+            lambda policy, old: encode_policy(policy, self._keys, old),
+        )
+
+    def address_group(
+        self, group: str, read: Callable[[str], AddressGroup | None]
+    ) -> None:
+        """Publish or withdraw an address group's network set."""
+        self._object(
+            self._keys.address_group(AddressGroupId(group)),
+            lambda: read(group),
+            lambda found, old: encode_address_group(found, self._keys, old),
+        )
+
+    def _object(
+        self,
+        key: str,
+        read: Callable[[], _T | None],
+        encode: Callable[[_T, bytes | None], bytes],
+    ) -> None:
+        for _ in range(ATTEMPTS):
+            old = self._store.get(key)
+            wanted = read()
+            if wanted is None and old is None:
+                return
+            write: Put | Delete = Delete(key=key)
+            if wanted is not None:
+                write = Put(key=key, value=encode(wanted, old.value if old else None))
+            if self._swap(key, old, [write]):
+                return
+        raise Temporary(f"{key} is being published by others too")
+
+    def _record(self, port: str) -> Item | None:
+        return self._store.get(self._keys.published_port(PortId(port)))
+
+    def _port(self, port: PortId, wanted: Endpoint | None, old: Item | None) -> bool:
+        """Return whether the port is now in etcd as wanted; False after a lost race."""
+        record = self._keys.published_port(port)
+        before = _decode(old)
+        if wanted is None:
+            if old is None:
+                return True
+            gone = [record, *(_all_keys(before) if before else ())]
+            return self._swap(record, old, [Delete(key=key) for key in gone])
+        after = self._published(wanted)
+        writes = self._differences(wanted, before, after)
+        # The record is always written: its revision is what tells a slower writer that
+        # it was overtaken.
+        return self._swap(
+            record, old, [Put(key=record, value=msgspec.json.encode(after)), *writes]
+        )
+
+    def _published(self, endpoint: Endpoint) -> PublishedPort:
+        keys = self._keys
+        return PublishedPort(
+            endpoint=keys.endpoint(endpoint.host, endpoint.device, endpoint.port),
+            members=sorted(
+                keys.member(m.group, m.address, m.port) for m in members(endpoint)
+            ),
+        )
+
+    def _differences(
+        self, wanted: Endpoint, before: PublishedPort | None, after: PublishedPort
+    ) -> Writes:
+        """Return the writes that lead from one record to another; nothing besides."""
+        known = set(before.members) if before and before.complete else set()
+        new: Writes = [Put(key=k, value=b"{}") for k in after.members if k not in known]
+        stale: set[str] = set(_all_keys(before)) if before else set()
+        stale -= {after.endpoint, *after.members}
+        item = self._store.get(after.endpoint)
+        old_value = item.value if item else None
+        value = encode_endpoint(wanted, self._keys, old_value)
+        if value != old_value:
+            new.append(Put(key=after.endpoint, value=value))
+        return [*(Delete(key=key) for key in sorted(stale)), *new]
+
+    def _swap(self, guard: str, old: Item | None, writes: Writes) -> bool:
+        """Write if `guard` is as it was read; in several steps where one is too small.
+
+        Of several, the first writes the guard, marked as incomplete, and the last
+        completes it, so that whoever comes after a crash writes everything again.
+        """
+        if len(writes) <= MAX_OPERATIONS:
+            compare = Compare.unchanged(guard, old)
+            return self._store.transaction(
+                Transaction(compares=(compare,), writes=tuple(writes))
+            ).succeeded
+        return self._swap_in_steps(guard, old, writes)
+
+    def _swap_in_steps(self, guard: str, old: Item | None, writes: Writes) -> bool:
+        first, *rest = writes
+        compare = Compare.unchanged(guard, old)
+        if isinstance(first, Put):
+            record = msgspec.json.decode(first.value, type=PublishedPort)
+            started = PublishedPort(
+                endpoint=record.endpoint,
+                # Deleted keys stay listed until the last step, lest they be forgotten.
+                members=sorted(
+                    {*record.members, *(w.key for w in rest)} - {record.endpoint}
+                ),
+                complete=False,
+            )
+            opening = Put(key=guard, value=msgspec.json.encode(started))
+            result = self._store.transaction(
+                Transaction(compares=(compare,), writes=(opening,))
+            )
+            if not result.succeeded:
+                return False
+            compare = Compare(key=guard, mod_revision=result.revision)
+        remaining = iter(rest)
+        while step := tuple(islice(remaining, MAX_OPERATIONS - 1)):
+            if not self._store.transaction(
+                Transaction(compares=(compare,), writes=step)
+            ).succeeded:
+                return False
+        return self._store.transaction(
+            Transaction(compares=(compare,), writes=(first,))
+        ).succeeded
+
+
+def _decode(item: Item | None) -> PublishedPort | None:
+    if item is None:
+        return None
+    try:
+        return msgspec.json.decode(item.value, type=PublishedPort)
+    except msgspec.MsgspecError:
+        return None  # somebody else's writing: what it listed cannot be known
+
+
+def _all_keys(record: PublishedPort) -> list[str]:
+    return [record.endpoint, *record.members]

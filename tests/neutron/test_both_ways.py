@@ -1,0 +1,135 @@
+"""Both ways of turning it on, alone and beside others (S21), on one database."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.neutron.conftest import Cloud
+from tests.neutron.deployment import Deployment, deployment, migrate
+from tests.neutron.mariadb import MariaDb
+from tests.neutron.waiting import eventually
+
+ML2_BESIDE_OTHERS = {
+    "DEFAULT": {
+        "core_plugin": "ml2",
+        # Ours is listed before the plugin that would have the last word.
+        "service_plugins": "calico-l2-adjacency,segments",
+    },
+    "ml2": {
+        "type_drivers": "local,flat,vlan",
+        "project_network_types": "local",
+        "mechanism_drivers": "logger,openvswitch,calico",
+        "extension_drivers": "port_security",
+    },
+    "ml2_type_vlan": {"network_vlan_ranges": "physnet:100:199"},
+}
+ML2_ALONE = {
+    "DEFAULT": {"core_plugin": "ml2"},
+    "ml2": {
+        "type_drivers": "local,flat",
+        "project_network_types": "local",
+        "mechanism_drivers": "calico",
+        "extension_drivers": "port_security",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def beside(cloud: Cloud) -> Iterator[Deployment]:
+    settings = ML2_BESIDE_OTHERS
+    with deployment(cloud.database.url, cloud.etcd.endpoint, settings) as neutron:
+        neutron.start_api()
+        neutron.wait_ready()
+        yield neutron
+
+
+def test_s21_the_core_plugin_needs_no_other_setting(cloud: Cloud) -> None:
+    port = cloud.instance_port(cloud.network("10.41.0.0/24"))
+    assert port["binding:vif_details"]["bound_drivers"] == {"0": "calico"}
+    eventually(lambda: cloud.store.get(cloud.endpoint_key(port)), "it is published")
+
+
+def test_s21_ml2_with_the_mechanism_driver_alone_binds_and_publishes(
+    cloud: Cloud,
+) -> None:
+    settings = ML2_ALONE
+    with deployment(cloud.database.url, cloud.etcd.endpoint, settings) as neutron:
+        neutron.start_api()
+        neutron.wait_ready()
+        other = Cloud(neutron, cloud.database, cloud.etcd, cloud.store, cloud.keys)
+        network = other.network("10.42.0.0/24")
+        port = other.instance_port(network)
+        assert network["l2_adjacency"] is False  # S4, without being asked to
+        eventually(lambda: cloud.store.get(cloud.endpoint_key(port)), "published")
+
+
+def test_p19_other_drivers_keep_their_networks_and_settings(
+    cloud: Cloud, beside: Deployment
+) -> None:
+    vlan = beside.api.post(
+        "networks",
+        network={
+            "name": "vlan",
+            "provider:network_type": "vlan",
+            "provider:physical_network": "physnet",
+            "provider:segmentation_id": 100,
+        },
+    )
+    other = Cloud(beside, cloud.database, cloud.etcd, cloud.store, cloud.keys)
+    subnet = beside.api.post(
+        "subnets",
+        subnet={"network_id": vlan["id"], "cidr": "10.43.0.0/24", "ip_version": 4},
+    )
+    # No Open vSwitch agent runs here, so its driver refuses, and so does this one.
+    port = other.instance_port(vlan)
+    assert port["binding:vif_type"] == "binding_failed"
+    # ... and what is of a type that is served is bound beside it.
+    ours = other.instance_port(other.network("10.44.0.0/24"))
+    assert ours["binding:vif_details"]["bound_drivers"] == {"0": "calico"}
+    eventually(lambda: cloud.store.get(cloud.endpoint_key(ours)), "it is published")
+    eventually(lambda: not cloud.journal(), "all is published")
+    assert cloud.store.get(cloud.keys.published_port(port["id"])) is None
+    assert cloud.store.get(cloud.keys.subnet(subnet["id"])) is None
+    # DHCP agents are this operator's choice: only the core plugin turns them off.
+    aliases = {e["alias"] for e in beside.api.get("extensions")}
+    assert "dhcp_agent_scheduler" in aliases
+
+
+def test_p10_s04_no_calico_network_claims_to_be_a_broadcast_domain(
+    cloud: Cloud, beside: Deployment
+) -> None:
+    created = beside.api.post("networks", network={"name": "tenant"})
+    provider = {
+        "name": "provider",
+        "provider:network_type": "flat",
+        "provider:physical_network": "flat-physnet",
+        "shared": True,
+    }
+    flat = beside.api.post("networks", network=provider)
+    vlan = beside.api.post(
+        "networks",
+        network={
+            "provider:network_type": "vlan",
+            "provider:physical_network": "physnet",
+            "provider:segmentation_id": 101,
+        },
+    )
+    assert created["l2_adjacency"] is False
+    assert flat["l2_adjacency"] is False
+    assert vlan["l2_adjacency"] is True
+    for api in (cloud.api, beside.api):
+        shown = [api.get(f"networks/{n['id']}") for n in (created, flat, vlan)]
+        assert [n["l2_adjacency"] for n in shown] == [False, False, True]
+        listed = {n["id"]: n["l2_adjacency"] for n in api.get("networks")}
+        assert [listed[n["id"]] for n in shown] == [False, False, True]
+
+
+def test_s21_the_tables_come_with_neutrons_own_migration(database: MariaDb) -> None:
+    # The fixture ran `neutron-db-manage upgrade heads`; nothing else made the tables.
+    own = ("--subproject", "calico-openstack")
+    assert "8e54c7d1ab90" in migrate(database.url, *own, "heads")
+    current = database.sql(
+        "SELECT version_num FROM neutron.alembic_version_calico_openstack"
+    )
+    assert sorted(current.split()) == ["3b1f6a0c9d27", "8e54c7d1ab90"]
+    migrate(database.url, *own, "check_migration")
+    migrate(database.url, "upgrade", "heads")  # again changes nothing
