@@ -1,0 +1,268 @@
+"""Instances of a lab: what Nova and a hypervisor do, with a namespace as the guest.
+
+A port is bound to a host as Nova binds it; a pair of interfaces stands for the tap and
+the guest's card; the guest asks DHCP, or listens to router advertisements, for its
+addresses. The host's end is created with the name, MAC and state that Nova gives it,
+and the rest is the agent's.
+"""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
+
+import msgspec
+
+from calico.lab import guest, namespaces
+from calico.lab.namespaces import LabFailed
+from calico.lab.paths import LabPaths
+from calico.lab.processes import Processes
+
+INTERFACE = "eth0"
+DEVICE_OWNER = "compute:lab"
+_ACTIVE_TIMEOUT = 60.0
+_POLL = 0.2
+
+Connect = Callable[[str], Any]  # project -> openstack.connection.Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """An instance as asked for: on a network, or on a port that exists.
+
+    `host` None leaves the choice to the scheduler.
+    """
+
+    name: str
+    project: str
+    network: str | None = None
+    port: str | None = None
+    host: str | None = None
+    security_groups: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """An instance that exists. `interface` is its own name for its port."""
+
+    name: str
+    project: str
+    host: str
+    port_id: str
+    network_id: str
+    mac: str
+    addresses: tuple[str, ...]
+    tap: str
+    netns: str
+    interface: str = INTERFACE
+    owns_port: bool = True
+
+    def run(
+        self, argv: Sequence[str], timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the instance; output as text, exit code not checked."""
+        return namespaces.run(self.netns, argv, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """All instances of a lab, and the making of them."""
+
+    paths: LabPaths
+    hosts: tuple[str, ...]
+    connect: Connect
+
+    def list(self) -> tuple[Instance, ...]:
+        """Return the instances, sorted by name."""
+        found = []
+        for file in sorted(self.paths.instances.glob("*.json")):
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                found.append(_read(file))
+        return tuple(found)
+
+    def find(self, name: str) -> Instance:
+        """Return the instance called `name`; LabFailed if there is none."""
+        try:
+            return _read(self._record(name))
+        except FileNotFoundError:
+            raise LabFailed(f"there is no instance called {name!r}") from None
+
+    def create(self, wish: Wish) -> Instance:
+        """Make an instance and wait until it has its addresses.
+
+        Raises LabFailed, with nothing left behind, where a thing it names does not
+        exist or its port does not become active.
+        """
+        self._check(wish)
+        host = wish.host or self._schedule()
+        port = self._port(wish)
+        instance = self._describe(wish, host, port)
+        try:
+            tap_options = self._bind(instance)
+            self._save(instance)
+            self._plug(instance, tap_options)
+            self._await_active(instance)
+            guest.configure(self.paths, instance.name, INTERFACE, instance.addresses)
+        except BaseException:
+            self._destroy(instance)
+            raise
+        return instance
+
+    def delete(self, name: str) -> None:
+        """Take an instance away; its port too, if it was made with the instance."""
+        self._destroy(self.find(name))
+
+    def _check(self, wish: Wish) -> None:
+        if not wish.name.replace("-", "").isalnum():
+            raise LabFailed(f"{wish.name!r} cannot be the name of an instance")
+        if self._record(wish.name).exists():
+            raise LabFailed(f"there is an instance called {wish.name!r} already")
+        if wish.host is not None and wish.host not in self.hosts:
+            raise LabFailed(
+                f"there is no host {wish.host!r}; there are {', '.join(self.hosts)}"
+            )
+        if (wish.network is None) == (wish.port is None):
+            raise LabFailed("an instance needs a network or a port, and one of them")
+
+    def _schedule(self) -> str:
+        """Return the host with the fewest instances, the first of several such."""
+        load = Counter(instance.host for instance in self.list())
+        return min(self.hosts, key=lambda host: load[host])
+
+    def _port(self, wish: Wish) -> Any:
+        """Return the port to use: the one named, or a new one of the project."""
+        api = self.connect(wish.project).network
+        if wish.port is not None:
+            return _found(api.find_port, "port", wish.port)
+        network = _found(api.find_network, "network", wish.network)
+        details: dict[str, Any] = {"network_id": network.id, "name": wish.name}
+        if wish.security_groups is not None:
+            details["security_group_ids"] = [
+                _group_id(api, group) for group in wish.security_groups
+            ]
+        return _asked(lambda: api.create_port(**details))
+
+    def _describe(self, wish: Wish, host: str, port: Any) -> Instance:
+        return Instance(
+            name=wish.name,
+            project=wish.project,
+            host=host,
+            port_id=port.id,
+            network_id=port.network_id,
+            mac=port.mac_address,
+            addresses=tuple(ip["ip_address"] for ip in port.fixed_ips),
+            tap=f"tap{port.id[:11]}",
+            netns=self.paths.instance_netns(wish.name),
+            owns_port=wish.port is None,
+        )
+
+    def _bind(self, instance: Instance) -> str:
+        """Bind the port to the host as Nova does; return the options of its tap.
+
+        These are what Nova gives a tap: the network's MTU, and a MAC if the VIF's
+        details have one.
+        """
+        api = self.connect("admin").network
+        device = str(uuid5(NAMESPACE_DNS, f"{instance.port_id}.{instance.name}"))
+        port = _asked(
+            lambda: api.update_port(
+                instance.port_id,
+                device_id=device,
+                device_owner=DEVICE_OWNER,
+                binding_host_id=instance.host,
+            )
+        )
+        if port.binding_vif_type != "tap":
+            raise LabFailed(
+                f"port {port.id} is not bound on {instance.host}: "
+                f"its vif type is {port.binding_vif_type!r}"
+            )
+        mac = (port.binding_vif_details or {}).get("mac_address")
+        mtu = api.get_network(instance.network_id).mtu or 1500
+        return f"mtu {mtu} " + (f"address {mac}" if mac else "")
+
+    def _plug(self, instance: Instance, tap_options: str) -> None:
+        """Make the guest and the wire, whose end on the host is up."""
+        namespaces.create([instance.netns])
+        wire = (
+            f"link add {instance.tap} {tap_options} type veth "
+            f"peer name {INTERFACE} address {instance.mac} netns {instance.netns}"
+        )
+        namespaces.ip_batch(
+            [wire, f"link set {instance.tap} up"],
+            netns=self.paths.netns(instance.host),
+        )
+
+    def _await_active(self, instance: Instance) -> None:
+        api = self.connect("admin").network
+        deadline = time.monotonic() + _ACTIVE_TIMEOUT
+        while (status := api.get_port(instance.port_id).status) != "ACTIVE":
+            if time.monotonic() > deadline:
+                raise LabFailed(
+                    f"port {instance.port_id} of {instance.name} is {status} still "
+                    f"after {_ACTIVE_TIMEOUT:.0f} s; the agent of {instance.host} "
+                    f"logs to {self.paths.logs}/agent-{instance.host}.log"
+                )
+            time.sleep(_POLL)
+
+    def _destroy(self, instance: Instance) -> None:
+        """Take away whatever there is of an instance; what is gone is no error."""
+        api = self.connect("admin").network
+        try:
+            if instance.owns_port:
+                api.delete_port(instance.port_id, ignore_missing=True)
+            else:
+                _release(api, instance.port_id)
+        finally:
+            Processes(self.paths.processes).stop(guest.client_name(instance.name))
+            namespaces.delete([instance.netns])
+            guest.forget(instance.netns)
+            self._record(instance.name).unlink(missing_ok=True)
+
+    def _save(self, instance: Instance) -> None:
+        self.paths.instances.mkdir(parents=True, exist_ok=True)
+        self._record(instance.name).write_bytes(msgspec.json.encode(instance))
+
+    def _record(self, name: str) -> Path:
+        return self.paths.instances / f"{name}.json"
+
+
+def _read(file: Path) -> Instance:
+    return msgspec.json.decode(file.read_bytes(), type=Instance)
+
+
+def _release(api: Any, port: str) -> None:
+    """Unbind a port that stays; one that is gone is no error."""
+    from openstack.exceptions import NotFoundException  # noqa: PLC0415 - loads slowly
+
+    with suppress(NotFoundException):
+        api.update_port(port, device_id="", device_owner="", binding_host_id="")
+
+
+def _group_id(api: Any, group: str) -> str:
+    return str(_found(api.find_security_group, "security group", group).id)
+
+
+def _found(find: Callable[..., Any], kind: str, name: str | None) -> Any:
+    """Return what is called so, by name or id; LabFailed if there is none."""
+    from openstack.exceptions import NotFoundException  # noqa: PLC0415 - loads slowly
+
+    try:
+        return find(name, ignore_missing=False)
+    except NotFoundException:
+        raise LabFailed(f"there is no {kind} {name!r}") from None
+
+
+def _asked(ask: Callable[[], Any]) -> Any:
+    """Return what the API answers; LabFailed with its reason where it refuses."""
+    from openstack.exceptions import SDKException  # noqa: PLC0415 - loads slowly
+
+    try:
+        return ask()
+    except SDKException as e:
+        raise LabFailed(f"Neutron refuses: {e}") from e
