@@ -1,0 +1,136 @@
+"""S19: what DHCP and router advertisements hand out is what Neutron says."""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from functools import partial
+from ipaddress import ip_address
+
+from calico.verify import layout
+from calico.verify.cloud import Address, Lease, Site
+from calico.verify.layout import SitePlan
+from calico.verify.parallel import eventually, parallel
+from calico.verify.result import Tally
+from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net, Stage
+
+_NEW_DNS = ("192.0.2.54", "2001:db8::54")
+_IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, in6.h
+_DISCARD = 9
+_SETTLE = 5.0
+Finding = tuple[str, str | None]
+
+
+def check(stage: Stage, tally: Tally) -> None:
+    """Read leases of all kinds of network, change the subnets, read new leases."""
+    parallel([partial(_judge, stage, tally, s, DNS) for s in stage.on("ABC")])
+    for key in "ABC":
+        net = stage.nets[key]
+        api = stage.cloud.api(net.plan.project).network
+        api.update_subnet(net.subnet4, dns_nameservers=[_NEW_DNS[0]])
+        api.update_subnet(net.subnet6, dns_nameservers=[_NEW_DNS[1]])
+    plans = [
+        SitePlan(key=f"{key.lower()}9", net=key, project=net.plan.project, where=1)
+        for key, net in stage.nets.items()
+        if key in "ABC"
+    ]
+    sites = parallel([partial(stage.make_site, plan) for plan in plans])
+    parallel([partial(_judge, stage, tally, site, _NEW_DNS) for site in sites])
+
+
+def _judge(stage: Stage, tally: Tally, site: Site, dns: tuple[str, str]) -> None:
+    net = stage.net_of(site)
+    seen: list[Finding] = []
+
+    def settled() -> bool:
+        """Look once: a client has its addresses before it has done all it will."""
+        lease = stage.cloud.compute().lease(site)
+        seen[:] = [*judge_lease(net, site, lease, dns), *_kernel(net, site)]
+        return not any(wrong for _, wrong in seen)
+
+    eventually(settled, _SETTLE)
+    for what, wrong in seen:
+        tally.case(f"{site.short} ({net.plan.mode6}): {what}", wrong)
+
+
+def judge_lease(
+    net: Net, site: Site, lease: Lease, dns: tuple[str, str]
+) -> Iterator[Finding]:
+    """Yield what was to be handed out, each with what was instead, or None."""
+    four = lease.get("dhcp4", {})
+    yield "address", _is(four, "ip_address", str(site.address(4)))
+    yield "prefix", _is(four, "subnet_cidr", str(net.cidr4.prefixlen))
+    yield "gateway", _is(four, "routers", str(net.cidr4[1]))
+    yield "DNS", _is(four, "domain_name_servers", dns[0])
+    yield "MTU", _is(four, "interface_mtu", str(net.mtu))
+    yield "extra_dhcp_opts", _is(four, "ntp_servers", NTP)
+    route = f"{ROUTED} {net.cidr4[9]}"
+    routes = four.get("classless_static_routes", "nothing")
+    yield "host route", None if route in routes else f"{routes}, not {route}"
+    yield from _judge_six(net, site, lease, dns[1])
+
+
+def _judge_six(net: Net, site: Site, lease: Lease, dns: str) -> Iterator[Finding]:
+    six, advertised = lease.get("dhcp6", {}), lease.get("ra", {})
+    yield "router advertisement", None if advertised else "none came"
+    yield "MTU by RA", _among(advertised, "mtu", str(net.mtu))
+    if net.plan.mode6 == layout.STATEFUL:
+        own = str(site.address(6))
+        yield "DHCPv6 address", _is(six, "dhcp6_ia_na1_ia_addr1", own)
+    else:
+        prefix = str(net.cidr6.network_address)
+        yield "prefix by RA", _among(advertised, "prefix", prefix)
+    if net.plan.mode6 == layout.SLAAC:
+        yield "IPv6 DNS by RA", _among(advertised, "rdnss", dns)
+        yield "no DHCPv6", f"{dict(six)}" if six else None
+    else:
+        yield "DHCPv6 DNS", _is(six, "dhcp6_name_servers", dns)
+        yield "DHCPv6 extra_dhcp_opts", _is(six, "dhcp6_domain_search", SEARCH)
+
+
+def _is(lease: Mapping[str, str], name: str, wanted: str) -> str | None:
+    found = lease.get(name, "nothing")
+    return None if found.rstrip(".") == wanted else f"{found}, not {wanted}"
+
+
+def _among(lease: Mapping[str, str], part: str, wanted: str) -> str | None:
+    """Look for a value among options of a router advertisement, which are counted."""
+    found = {name: value for name, value in lease.items() if part in name}
+    if any(wanted in value.split() for value in found.values()):
+        return None
+    return f"{found or 'nothing'}, not {wanted}"
+
+
+def _kernel(net: Net, site: Site) -> Iterator[Finding]:
+    """Yield what the instance's own stack made of it."""
+    four, six = (_routes(site, family) for family in ("-4", "-6"))
+    via = {route["dst"]: route.get("gateway", "") for route in four}
+    for what, wanted in (("default", net.cidr4[1]), (ROUTED, net.cidr4[9])):
+        wrong = None if via.get(what) == str(wanted) else f"via {via.get(what)}"
+        yield f"uses the route {what} via {wanted}", wrong
+    gateways = [r.get("gateway", "") for r in six if r["dst"] == "default"]
+    wrong = None if any(g.startswith("fe80:") for g in gateways) else str(gateways)
+    yield "uses an IPv6 default route via its host", wrong
+    for target in map(ip_address, DNS):
+        found = site.place.inside(partial(_path_mtu, target))
+        wrong = None if found == net.mtu else f"{found}, not {net.mtu}"
+        yield f"uses the MTU for IPv{target.version}", wrong
+
+
+def _routes(site: Site, family: str) -> list[dict[str, str]]:
+    done = site.place.run(["ip", "-j", family, "route"])
+    found: list[dict[str, str]] = json.loads(done.stdout or "[]")
+    return found
+
+
+def _path_mtu(target: Address) -> int:
+    """Return the MTU that the stack has for a target.
+
+    A client may set the interface's MTU or, as dhcpcd does, that of the routes.
+    """
+    if target.version == 4:
+        family, level, option = socket.AF_INET, socket.IPPROTO_IP, _IP_MTU
+    else:
+        family, level, option = socket.AF_INET6, socket.IPPROTO_IPV6, _IPV6_MTU
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((str(target), _DISCARD))
+        return sock.getsockopt(level, option)

@@ -1,0 +1,236 @@
+"""The stage: networks, ports and instances of a run, made through the Neutron API.
+
+Made as checks ask for them, all under one random prefix; swept away by that prefix, so
+that nothing depends on remembering what was made.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from random import SystemRandom
+from typing import Any, Self
+
+from calico.verify import layout
+from calico.verify.cloud import Cloud, CloudError, Host, Site
+from calico.verify.layout import NetPlan, SitePlan
+from calico.verify.parallel import parallel
+from calico.verify.probes.echo import Responder
+
+Tell = Callable[[str], None]
+PROJECTS = ("admin", "demo1", "demo2")
+NTP, SEARCH = "192.0.2.123", "verify.example"  # of extra_dhcp_opts
+OPTIONS = (
+    {"opt_name": "ntp-server", "opt_value": NTP, "ip_version": 4},
+    {"opt_name": "domain-search", "opt_value": SEARCH, "ip_version": 6},
+)
+ROUTED = "203.0.113.0/24"  # of a host route
+DNS = ("192.0.2.53", "2001:db8::53")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Net:
+    """A network that was made."""
+
+    plan: NetPlan
+    id: str
+    cidr4: IPv4Network
+    cidr6: IPv6Network
+    subnet4: str
+    subnet6: str
+    mtu: int
+
+
+@dataclass
+class Stage:
+    """What a run has set up; a context manager that takes it all away."""
+
+    cloud: Cloud
+    tell: Tell
+    prefix: str = field(default_factory=lambda: f"verify-{secrets.token_hex(3)}")
+    nets: dict[str, Net] = field(default_factory=dict)
+    sites: dict[str, Site] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
+    responder: Responder = field(default_factory=Responder)
+    hosts: tuple[Host, Host, Host] = field(init=False)
+    ranges: layout.Ranges = field(init=False)
+    _macs: dict[str, str] = field(default_factory=dict)
+    _nets_by_id: dict[str, Net] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self.responder.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.responder.__exit__(*exc)
+
+    def open(self) -> None:
+        """Choose addresses and hosts, and make a permissive security group each."""
+        topology = self.cloud.topology
+        self.hosts = layout.choose_hosts(topology.hosts)
+        api = self.cloud.api("admin").network
+        cidrs = [subnet.cidr for subnet in api.subnets()]
+        self.ranges = layout.choose_ranges(cidrs, SystemRandom())
+        for key in self.ranges.taken:
+            example = layout.EXAMPLE[key]
+            self.notes.append(f"{example} is in use: others stand in for the example")
+        for project in PROJECTS:
+            self.groups[project] = self._group(project)
+        self.responder.serve(self.cloud.place(topology.outside))
+
+    def need(self, keys: Iterable[str]) -> None:
+        """Make what is missing of networks and their instances, many at once.
+
+        In: keys of layout.NETS, or `M` for the many of S15. Raises CloudError, or what
+        the API says.
+        """
+        wanted = [k for k in keys if k != "M" and k not in self.nets]
+        plans = [net for net in layout.NETS if net.key in wanted]
+        sites = [site for site in layout.SITES if site.net in wanted]
+        if "M" in keys and "M1" not in self.nets:
+            many = [layout.many_key(n) for n in range(layout.MANY)]
+            plans += [NetPlan(key=key, project="demo1") for key in many]
+            sites += [
+                SitePlan(key=f"m{n + 1}", net=many[i], project="demo1", where=n)
+                for n, i in enumerate((0, layout.MANY // 2, layout.MANY - 1))
+            ]
+        if plans:
+            self.tell(f"making {len(plans)} networks and {len(sites)} instances")
+            made = parallel([partial(self.make_net, plan) for plan in plans], 4)
+            parallel([partial(self.make_site, plan) for plan in sites], 6)
+            # Only once everything is there: a check that needs it is tried again.
+            self.nets |= {net.plan.key: net for net in made}
+
+    def make_net(self, plan: NetPlan) -> Net:
+        """Make a network with a subnet of each IP version."""
+        api = self.cloud.api(plan.project).network
+        details: dict[str, Any] = {"name": f"{self.prefix}-{plan.key}"}
+        if plan.provider:
+            details |= {
+                "provider_network_type": "flat",
+                "provider_physical_network": f"{self.prefix}-{plan.key}",
+                "is_shared": True,
+            }
+        if plan.mtu:
+            details["mtu"] = plan.mtu
+        network = api.create_network(**details)
+        cidr4, cidr6 = self.ranges.by_key[plan.key]
+        route = {"destination": ROUTED, "nexthop": str(cidr4[9])}
+        four = api.create_subnet(
+            network_id=network.id,
+            ip_version=4,
+            cidr=str(cidr4),
+            dns_nameservers=[DNS[0]],
+            host_routes=[route],
+        )
+        six = api.create_subnet(
+            network_id=network.id,
+            ip_version=6,
+            cidr=str(cidr6),
+            ipv6_ra_mode=plan.mode6,
+            ipv6_address_mode=plan.mode6,
+            dns_nameservers=[DNS[1]],
+        )
+        net = Net(
+            plan=plan,
+            id=network.id,
+            cidr4=cidr4,
+            cidr6=cidr6,
+            subnet4=four.id,
+            subnet6=six.id,
+            mtu=network.mtu,
+        )
+        self._nets_by_id[net.id] = net
+        return net
+
+    def make_site(self, plan: SitePlan) -> Site:
+        """Make a port and an instance on it, with a responder in the instance."""
+        net = next(n for n in self._nets_by_id.values() if n.plan.key == plan.net)
+        port = self.make_port(net, plan)
+        host = self.hosts[plan.where]
+        return self.boot(plan.key, port.id, host)
+
+    def boot(self, key: str, port: str, host: Host) -> Site:
+        """Plug an instance into a port, with a responder in it."""
+        site = self.cloud.compute().boot(f"{self.prefix}-{key}", port, host.name)
+        self.responder.serve(site.place)
+        self.sites[key] = site
+        return site
+
+    def make_port(self, net: Net, plan: SitePlan) -> Any:
+        """Make a port with an address of each subnet, perhaps the example's."""
+        four: dict[str, str] = {"subnet_id": net.subnet4}
+        fixed = layout.EXAMPLE_HOSTS.get(plan.key)
+        if fixed and fixed in net.cidr4:
+            four["ip_address"] = str(fixed)
+        return self.cloud.api(plan.project).network.create_port(
+            network_id=net.id,
+            name=f"{self.prefix}-{plan.key}",
+            fixed_ips=[four, {"subnet_id": net.subnet6}],
+            security_group_ids=[self.groups[plan.project]],
+            extra_dhcp_opts=list(OPTIONS),
+        )
+
+    def net_of(self, site: Site) -> Net:
+        """Return an instance's network."""
+        return self._nets_by_id[site.network]
+
+    def on(self, keys: str) -> list[Site]:
+        """Return the instances on networks with these one-letter keys, by name."""
+        found = [s for s in self.sites.values() if self.net_of(s).plan.key in [*keys]]
+        return sorted(found, key=lambda site: site.name)
+
+    def host_mac(self, site: Site) -> str:
+        """Return the MAC of the host's end of an instance's interface."""
+        if site.name not in self._macs:
+            argv = ["ip", "-json", "link", "show", "dev", site.tap]
+            done = self.cloud.place(site.host.name).run(argv)
+            if done.returncode:
+                raise CloudError(f"{site.host.name}: {done.stderr.strip()}")
+            self._macs[site.name] = json.loads(done.stdout)[0]["address"]
+        return self._macs[site.name]
+
+    def sweep(self) -> None:
+        """Delete everything that carries the prefix; what stays becomes a note."""
+        mine = [
+            n for n in self.cloud.compute().instances() if n.startswith(self.prefix)
+        ]
+        self._each(
+            [(f"instance {n}", partial(self.cloud.compute().destroy, n)) for n in mine]
+        )
+        api = self.cloud.api("admin").network
+        for kind, found, delete in (
+            ("port", api.ports, api.delete_port),
+            ("network", api.networks, api.delete_network),
+            ("security group", api.security_groups, api.delete_security_group),
+        ):
+            ours = self._listed(kind, found)
+            self._each([(f"{kind} {e.name}", partial(delete, e.id)) for e in ours])
+
+    def _listed(self, kind: str, found: Callable[[], Iterable[Any]]) -> list[Any]:
+        try:
+            return [e for e in found() if (e.name or "").startswith(self.prefix)]
+        except Exception as e:  # noqa: BLE001 - an API that is gone lists nothing
+            self.notes.append(f"could not clean up: no list of {kind}s: {e}")
+            return []
+
+    def _each(self, deletions: list[tuple[str, Callable[[], object]]]) -> None:
+        def attempt(what: str, delete: Callable[[], object]) -> None:
+            try:
+                delete()
+            except Exception as e:  # noqa: BLE001 - the rest must go all the same
+                self.notes.append(f"could not delete {what}: {e}")
+
+        parallel([partial(attempt, *each) for each in deletions], 4)
+
+    def _group(self, project: str) -> str:
+        api = self.cloud.api(project).network
+        group = api.create_security_group(name=self.prefix)
+        for version in ("IPv4", "IPv6"):
+            api.create_security_group_rule(
+                security_group_id=group.id, direction="ingress", ether_type=version
+            )
+        return str(group.id)

@@ -1,0 +1,268 @@
+"""Every probe of the verifier is shown a broken network, and has to see it."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+
+import pytest
+from tests.kernel.netns import Netns, eventually, link
+
+from calico.verify.checks.flat import Ends, Watch, exchange
+from calico.verify.cloud import Address, CloudError
+from calico.verify.inside import NamespacePlace
+from calico.verify.probes.capture import Capture
+from calico.verify.probes.echo import PORT, Responder, ask_datagram
+from calico.verify.probes.frames import Sender, Target, mark_of, transmit, trespasses
+from calico.verify.probes.nat import translations
+from calico.verify.probes.neighbours import Neighbour, neighbours, strangers
+from calico.verify.probes.ospf import Ospf
+from calico.verify.probes.trace import judge, trace
+from calico.verify.reach import PROTOCOLS
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+
+MAC_A, MAC_B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
+MAC_RA, MAC_RB = "02:00:00:00:01:0a", "02:00:00:00:01:0b"
+ONE = {4: ip_address("192.0.2.10"), 6: ip_address("2001:db8:a::a")}
+OTHER = {4: ip_address("192.0.2.210"), 6: ip_address("2001:db8:b::b")}
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Two guests, with a router between them or only a wire."""
+
+    a: NamespacePlace
+    b: NamespacePlace
+    router: Netns | None
+
+
+def place(netns: Netns) -> NamespacePlace:
+    return NamespacePlace(netns.name, netns.name)
+
+
+def give(guest: Netns, *, address: Address, prefix: int, gateway: str = "") -> None:
+    guest.ip("address", "add", f"{address}/{prefix}", "dev", "eth0", *_nodad(address))
+    if gateway:
+        guest.ip("route", "add", "default", "via", gateway, "dev", "eth0")
+
+
+def _nodad(address: Address) -> list[str]:
+    return ["nodad"] if address.version == 6 else []
+
+
+@pytest.fixture
+def routed() -> Iterator[Path]:
+    """Two guests on a router, as instances of Calico are; a responder in the second."""
+    with Netns("a") as a, Netns("b") as b, Netns("r") as router, Responder() as echo:
+        for each in (a, b, router):
+            each.sysctl("net.ipv6.conf.default.accept_dad", 0)
+        link(a, "eth0", router, "to-a", macs=(MAC_A, MAC_RA))
+        link(b, "eth0", router, "to-b", macs=(MAC_B, MAC_RB))
+        router.sysctl("net.ipv4.ip_forward", 1)
+        router.sysctl("net.ipv6.conf.all.forwarding", 1)
+        for name, four, six in (
+            ("to-a", "192.0.2.1/25", "2001:db8:a::1/64"),
+            ("to-b", "192.0.2.129/25", "2001:db8:b::1/64"),
+        ):
+            router.ip("address", "add", four, "dev", name)
+            router.ip("address", "add", six, "dev", name, "nodad")
+        give(a, address=ONE[4], prefix=25, gateway="192.0.2.1")
+        give(a, address=ONE[6], prefix=64, gateway="2001:db8:a::1")
+        give(b, address=OTHER[4], prefix=25, gateway="192.0.2.129")
+        give(b, address=OTHER[6], prefix=64, gateway="2001:db8:b::1")
+        echo.serve(place(b))
+        yield Path(place(a), place(b), router)
+
+
+@pytest.fixture
+def wired() -> Iterator[Path]:
+    """Two guests on one wire: what must not be."""
+    with Netns("a") as a, Netns("b") as b, Responder() as echo:
+        for each in (a, b):
+            each.sysctl("net.ipv6.conf.default.accept_dad", 0)
+        link(a, "eth0", b, "eth0", macs=(MAC_A, MAC_B))
+        for guest, own in ((a, ONE), (b, OTHER)):
+            give(guest, address=own[4], prefix=24)
+            give(guest, address=own[6], prefix=32)
+        echo.serve(place(b))
+        yield Path(place(a), place(b), None)
+
+
+def nft(path: Path, ruleset: str) -> None:
+    assert path.router
+    path.router.run(["nft", "-f", "-"], input=ruleset)
+
+
+BOTH = pytest.mark.parametrize("version", [4, 6])
+CHAIN = "table inet broken {{\n chain c {{\n type {0}\n {1}\n }}\n}}\n"
+ERRORS = "icmp type time-exceeded drop\n icmpv6 type time-exceeded drop"
+DROP_ERRORS = CHAIN.format("filter hook output priority 0;", ERRORS)
+TRANSLATE = CHAIN.format(
+    "nat hook postrouting priority 100;", 'oifname "to-b" masquerade'
+)
+
+
+@BOTH
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_s01_a_probe_misses_what_is_dropped(
+    routed: Path, protocol: str, version: int
+) -> None:
+    probe = PROTOCOLS[protocol]
+    assert probe(routed.a, OTHER[version]) is None
+    what = {"ICMP": "meta l4proto { icmp, icmpv6 }"}.get(
+        protocol, f"meta l4proto {protocol.lower()}"
+    )
+    nft(routed, CHAIN.format("filter hook forward priority 0;", f"{what} drop"))
+    wrong = probe(routed.a, OTHER[version])
+    assert wrong is not None
+    assert str(OTHER[version]) in wrong
+
+
+@BOTH
+def test_s02_a_router_is_a_hop_and_takes_one(routed: Path, version: int) -> None:
+    path = trace(routed.a, (OTHER[version], PORT))
+    assert judge(path) is None
+    router = {4: "192.0.2.1", 6: "2001:db8:a::1"}[version]
+    assert path.hops == (ip_address(router),)
+
+
+@BOTH
+def test_s02_a_wire_is_no_hop(wired: Path, version: int) -> None:
+    assert "no hop" in (judge(trace(wired.a, (OTHER[version], PORT))) or "")
+
+
+@BOTH
+def test_s02_a_hop_that_does_not_answer_is_seen(routed: Path, version: int) -> None:
+    nft(routed, DROP_ERRORS)
+    assert "*" in (judge(trace(routed.a, (OTHER[version], PORT))) or "")
+
+
+def trespassers(path: Path) -> tuple[set[str], set[str], bool]:
+    """Send all trespassing frames; return the names sent, those seen, and ARP's."""
+    assert isinstance(ONE[4], IPv4Address)
+    assert isinstance(ONE[6], IPv6Address)
+    assert isinstance(OTHER[4], IPv4Address)
+    sender = Sender(interface="eth0", mac=MAC_A, ipv4=ONE[4], ipv6=ONE[6])
+    subnet = IPv4Network("192.0.2.128/25")
+    target = Target(mac=MAC_B, gateway_mac=MAC_RA, ipv4=OTHER[4], subnet4=subnet)
+    mark = secrets.token_hex(8).encode()
+    frames = trespasses(sender, target, mark)
+    with Capture(path.b, "eth0") as capture:
+        transmit(path.a, "eth0", list(frames.values()))
+        control = mark_of(mark, "control")
+        assert not isinstance(ask_datagram(path.a, (OTHER[4], PORT), control), str)
+        eventually(lambda: capture.marked(control), 2, "the control is seen")
+        seen = {n for n in frames if capture.marked(mark_of(mark, n))}
+        arp = any(f.ethertype == 0x806 and f.source == MAC_A for f in capture.frames())
+    return {name for name in frames if not name.startswith("ARP")}, seen, arp
+
+
+def test_s03_nothing_of_a_shared_link_passes_a_router(routed: Path) -> None:
+    _, seen, arp = trespassers(routed)
+    assert seen == set()
+    assert not arp
+
+
+def test_s03_each_trespassing_frame_is_seen_on_a_wire(wired: Path) -> None:
+    sent, seen, arp = trespassers(wired)
+    assert seen == sent
+    assert arp
+
+
+def test_s03_neighbour_tables_tell_a_wire_from_a_router(
+    routed: Path, wired: Path
+) -> None:
+    for path in (routed, wired):
+        for version in (4, 6):
+            probe = partial(PROTOCOLS["ICMP"], path.a, OTHER[version])
+            assert probe() is None
+    assert strangers(neighbours(routed.a, "eth0"), MAC_RA) is None
+    assert MAC_B in (strangers(neighbours(wired.a, "eth0"), MAC_RA) or "")
+
+
+def test_s03_an_empty_neighbour_table_proves_nothing() -> None:
+    assert strangers((), MAC_RA)
+    right = Neighbour(address=OTHER[4], mac=MAC_RA)
+    wrong = Neighbour(address=OTHER[6], mac=MAC_B)
+    assert strangers((right,), MAC_RA) is None
+    assert MAC_B in (strangers((right, wrong), MAC_RA) or "")
+
+
+def test_s03_the_same_daemons_are_neighbours_on_a_wire(wired: Path) -> None:
+    with (
+        Ospf(wired.a, "eth0", "192.0.2.1") as one,
+        Ospf(wired.b, "eth0", "192.0.2.2") as other,
+    ):
+        eventually(one.speaks, 5, "OSPF runs")
+        eventually(lambda: "192.0.2.2" in one.neighbours(), 15, "it finds the other")
+        eventually(lambda: "192.0.2.1" in other.neighbours(), 15, "and is found")
+
+
+def exchanged(path: Path, version: int) -> dict[str, str | None]:
+    assert path.router
+    with ExitStack() as stack:
+        captures = [
+            stack.enter_context(Capture(where))
+            for where in (path.a, path.b, place(path.router))
+        ]
+        ends = Ends(path.a, ONE[version], OTHER[version])
+        return exchange(ends, Watch(captures[0], captures[1], {"r": captures[2]}))
+
+
+@BOTH
+def test_s09_addresses_that_stay_are_right(routed: Path, version: int) -> None:
+    assert exchanged(routed, version) == {"UDP": None, "TCP": None, "ICMP": None}
+    assert routed.router
+    assert translations(place(routed.router)) == []
+
+
+@BOTH
+def test_s09_translation_is_seen_in_packets_and_tables(
+    routed: Path, version: int
+) -> None:
+    nft(routed, TRANSLATE)
+    assert all(exchanged(routed, version).values())
+    assert routed.router
+    found = translations(place(routed.router))
+    assert any(str(ONE[version]) in line for line in found)
+
+
+def test_s09_a_tunnel_is_seen_on_the_way() -> None:
+    """The ends see their own addresses; only the wire between shows the tunnel."""
+    with ExitStack() as stack:
+        a, b, left, right = (stack.enter_context(Netns(n)) for n in "ablr")
+        echo = stack.enter_context(Responder())
+        link(a, "eth0", left, "to-a")
+        link(b, "eth0", right, "to-b")
+        link(left, "core", right, "core")
+        for router, number in ((left, 1), (right, 2)):
+            other = 3 - number
+            router.sysctl("net.ipv4.ip_forward", 1)
+            router.ip("address", "add", f"10.0.0.{number}/30", "dev", "core")
+            ends = ["local", f"10.0.0.{number}", "remote", f"10.0.0.{other}"]
+            kind = ["type", "vxlan", "id", "7", "dstport", "4789"]
+            router.ip("link", "add", "tunnel", *kind, *ends)
+            router.ip("address", "add", f"10.0.1.{number}/30", "dev", "tunnel")
+            router.ip("link", "set", "tunnel", "up")
+        left.ip("address", "add", "192.0.2.1/25", "dev", "to-a")
+        right.ip("address", "add", "192.0.2.129/25", "dev", "to-b")
+        left.ip("route", "add", "192.0.2.128/25", "via", "10.0.1.2")
+        right.ip("route", "add", "192.0.2.0/25", "via", "10.0.1.1")
+        give(a, address=ONE[4], prefix=25, gateway="192.0.2.1")
+        give(b, address=OTHER[4], prefix=25, gateway="192.0.2.129")
+        echo.serve(place(b))
+        here, there, core = (
+            stack.enter_context(Capture(place(n))) for n in (a, b, left)
+        )
+        ends_of = Ends(place(a), ONE[4], OTHER[4])
+        wrong = exchange(ends_of, Watch(here, there, {"core": core}))
+        assert all("core: 10.0.0.1 > 10.0.0.2" in (w or "") for w in wrong.values())
+
+
+def test_a_table_that_cannot_be_read_is_not_an_empty_one() -> None:
+    with pytest.raises((CloudError, OSError)):
+        translations(NamespacePlace("nowhere", "ct-no-such-namespace"))
