@@ -40,7 +40,8 @@ class _LateGroup(click.Group):
         """Write the table of commands without importing any."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][1]) for name in sorted(_COMMANDS)])
+            rows = [(name, text) for name, (_, text) in sorted(_COMMANDS.items())]
+            formatter.write_dl(rows)
 
 
 @click.group(cls=_LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
