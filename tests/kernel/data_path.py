@@ -1,0 +1,150 @@
+"""A host and guests behind taps, in namespaces, served by passes made in the test."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import Any, Self
+
+from tests.kernel.netns import Netns, in_netns, ip, link
+
+from calico.agent.keeper import Keeper, Outcome
+from calico.config import AgentSettings
+from calico.model.ids import (
+    DeviceId,
+    HostName,
+    Mac,
+    NetworkId,
+    PortId,
+    ProjectId,
+    SubnetId,
+    tap_name,
+)
+from calico.model.records import AddressPair, Endpoint, Subnet
+from calico.model.world import World
+from calico.plan.dnsmasq import plan_dnsmasq
+from calico.system.kernel import Kernel
+
+HOST = HostName("host-a")
+NETWORK = NetworkId("net-a")
+SUBNETS = {
+    SubnetId(name): Subnet(
+        id=SubnetId(name),
+        network=NETWORK,
+        prefix=ip_network(prefix),
+        gateway=ip_address(gateway),
+        ra_mode="slaac" if ":" in prefix else None,
+        address_mode="slaac" if ":" in prefix else None,
+    )
+    for name, prefix, gateway in (
+        ("s4", "10.65.0.0/24", "10.65.0.1"),
+        ("s6", "2001:db8:65::/64", "2001:db8:65::1"),
+        ("other4", "10.66.0.0/24", "10.66.0.1"),
+    )
+}
+
+
+def endpoint(number: int, **changes: Any) -> Endpoint:
+    """Return the endpoint of guest `number`: 10.65.0.N and 2001:db8:65::N."""
+    port = PortId(f"{number:08x}-{number:02x}00-0000")
+    return replace(
+        Endpoint(
+            host=HOST,
+            device=DeviceId(f"device-{number}"),
+            port=port,
+            interface=tap_name(port),
+            mac=Mac(f"fa:16:3e:00:00:{number:02x}"),
+            network=NETWORK,
+            project=ProjectId("project"),
+            addresses=(
+                ip_address(f"10.65.0.{number}"),
+                ip_address(f"2001:db8:65::{number:x}"),
+            ),
+        ),
+        **changes,
+    )
+
+
+def pair(prefix: str, of: Endpoint) -> AddressPair:
+    return AddressPair(prefix=ip_network(prefix), mac=of.mac)
+
+
+@dataclass(kw_only=True)
+class HostBed:
+    """A host's namespace and its guests', and what the host is told to serve."""
+
+    host: Netns
+    stack: ExitStack
+    endpoints: dict[PortId, Endpoint] = field(default_factory=dict)
+    guests: dict[PortId, Netns] = field(default_factory=dict)
+    keeper: Keeper | None = None
+
+    def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
+        """Make a guest and its tap, as Nova would; `up` sets the host's end up."""
+        guest = self.guests.get(one.port)
+        if guest is None:
+            guest = self.stack.enter_context(Netns(f"g{one.mac[-2:]}"))
+            self.guests[one.port] = guest
+        link(
+            self.host, one.interface, guest, "eth0", macs=(one.mac[:-2] + "ff", one.mac)
+        )
+        if not up:
+            self.host.ip("link", "set", one.interface, "down")
+        guest.sysctl("net/ipv6/conf/eth0/accept_dad", 0)
+        for address in one.addresses:
+            length = 24 if address.version == 4 else 128
+            flags = ["nodad"] if address.version == 6 else []
+            guest.ip("addr", "add", f"{address}/{length}", "dev", "eth0", *flags)
+        guest.ip("route", "add", "default", "via", "10.65.0.1")
+        gateway = link_local_of(one)
+        guest.ip("-6", "route", "add", "default", "via", gateway, "dev", "eth0")
+        return guest
+
+    def serve(self, *endpoints: Endpoint, resync: bool = False) -> Outcome:
+        """Make one pass for these endpoints and no others."""
+        world = World(host=HOST, endpoints=endpoints, subnets=SUBNETS)
+        with in_netns(self.host):
+            if self.keeper is None:
+                self.keeper = Keeper(Kernel(), AgentSettings(host=HOST))
+            gateways = plan_dnsmasq(world).gateways
+            _, delta = self.keeper.compare(world, gateways, resync=resync)
+            return self.keeper.apply(delta)
+
+    def changes(self, *endpoints: Endpoint, resync: bool = True) -> list[str]:
+        """Return what a pass would change."""
+        world = World(host=HOST, endpoints=endpoints, subnets=SUBNETS)
+        with in_netns(self.host):
+            assert self.keeper is not None
+            gateways = plan_dnsmasq(world).gateways
+            _, delta = self.keeper.compare(world, gateways, resync=resync)
+            return delta.lines()
+
+    def restart(self) -> None:
+        """Forget what an agent remembers."""
+        self.keeper = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+
+@contextmanager
+def host_bed() -> Iterator[HostBed]:
+    with ExitStack() as stack:
+        host = stack.enter_context(Netns("host"))
+        yield HostBed(host=host, stack=stack)
+
+
+def link_local_of(one: Endpoint) -> str:
+    """Return the gateway's link-local address: fixed by the port's MAC (P37)."""
+    octets = one.mac.split(":")
+    suffix = f"fc{octets[1]}:{octets[2]}ff:fe{octets[3]}:{octets[4]}{octets[5]}"
+    return str(ip_address(f"fe80::{suffix}"))
+
+
+def rows(namespace: Netns, *argv: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ip("-j", *argv, namespace=namespace.name))
+    return found

@@ -1,0 +1,356 @@
+"""The agent's process on a host with a real etcd: start, stop, death, repair."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.etcd_server import EtcdServer
+from tests.kernel.data_path import HOST, SUBNETS, HostBed, endpoint, host_bed, rows
+from tests.kernel.netns import eventually, in_netns
+
+from calico.model.codec import encode_endpoint, encode_subnet
+from calico.model.keys import Keys
+from calico.model.records import Endpoint
+from calico.system.bird import Bird
+from calico.system.dhcp import DhcpService
+
+KEYS = Keys()
+A, B, C = endpoint(2), endpoint(3), endpoint(4)
+SETTINGS = """
+host = "{host}"
+run_dir = "{folder}/run"
+state_dir = "{folder}/state"
+uplinks = ["lo"]
+address4 = "192.0.2.1"
+metrics = "127.0.0.1:9091"
+heartbeat_interval = 0.5
+heartbeat_ttl = 5
+log_json = true
+[etcd]
+endpoints = ["{etcd}"]
+timeout = 1.0
+"""
+
+
+@dataclass(kw_only=True)
+class AgentHost:
+    """A host's namespace with an etcd of its own and an agent that can be killed."""
+
+    bed: HostBed
+    etcd: EtcdServer
+    folder: Path
+    agents: list["subprocess.Popen[str]"] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "agent.toml"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def command(self, *options: str) -> list[str]:
+        config = ("--config", str(self.settings))
+        return [sys.executable, "-m", "calico", "agent", *config, *options]
+
+    def start(self) -> "subprocess.Popen[str]":
+        with (self.folder / "log").open("a") as log:
+            agent = self.bed.host.popen(self.command(), stdout=log, stderr=log)
+        self.agents.append(agent)
+        return agent
+
+    def end(self, number: signal.Signals) -> None:
+        """Signal the agent and wait for its end (`ip netns exec` becomes it)."""
+        agent = self.agents.pop()
+        agent.send_signal(number)
+        agent.wait(20)
+
+    def etcdctl(self, *arguments: str, check: bool = True) -> str:
+        with in_netns(self.bed.host):
+            return self.etcd.etcdctl(*arguments, check=check).stdout
+
+    def publish(self, *endpoints: Endpoint) -> None:
+        for one in endpoints:
+            key = KEYS.endpoint(HOST, one.device, one.port)
+            self.etcdctl("put", key, encode_endpoint(one).decode())
+
+    def withdraw(self, one: Endpoint) -> None:
+        self.etcdctl("del", KEYS.endpoint(HOST, one.device, one.port))
+
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each port by its id."""
+        prefix = KEYS.port_statuses(HOST)
+        lines = self.etcdctl("get", "--prefix", prefix).split("\n")[:-1]
+        return {
+            KEYS.parse_port_status(key)[2]: json.loads(value)["status"]
+            for key, value in zip(lines[::2], lines[1::2], strict=True)
+        }
+
+    def await_statuses(self, wanted: dict[str, str]) -> None:
+        eventually(
+            lambda: self.statuses() == wanted,
+            timeout=20,
+            message=lambda: f"{self.statuses()}\n{self.log[-3000:]}",
+        )
+
+
+@pytest.fixture
+def host() -> Iterator[AgentHost]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ct-")))
+        folder.chmod(0o755)  # dnsmasq reads its files as nobody
+        bed = stack.enter_context(host_bed())
+        with in_netns(bed.host):
+            etcd = stack.enter_context(EtcdServer())
+        one = AgentHost(bed=bed, etcd=etcd, folder=folder)
+        stack.callback(stop_daemons, one)
+        (folder / "log").touch()
+        one.settings.write_text(
+            SETTINGS.format(host=HOST, folder=folder, etcd=etcd.endpoint)
+        )
+        bed.host.ip("addr", "add", "192.0.2.1/32", "dev", "lo")
+        for subnet in SUBNETS.values():
+            one.etcdctl("put", KEYS.subnet(subnet.id), encode_subnet(subnet).decode())
+        yield one
+
+
+def stop_daemons(host: AgentHost) -> None:
+    for agent in host.agents:
+        agent.kill()
+        agent.wait()
+    with in_netns(host.bed.host):
+        Bird(host.folder / "run").stop()
+        DhcpService(host.folder / "run").stop()
+
+
+def daemons(host: AgentHost) -> dict[str, str]:
+    """Return the daemons' pid files; one that was started anew has another."""
+    files = sorted((host.folder / "run").glob("*.pid"))
+    return {file.name: file.read_text() for file in files}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_p40_an_agents_end_and_start_lose_no_packet(
+    host: AgentHost, number: signal.Signals
+) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    eventually(lambda: "bird.pid" in daemons(host))
+    before = daemons(host)
+    pings = [
+        a.popen(["ping", "-ni0.02", address], stdout=subprocess.PIPE)
+        for address in map(str, B.addresses)
+    ]
+    host.end(number)
+    host.start()
+    host.bed.plug(C)
+    host.publish(C)
+    host.await_statuses({A.port: "up", B.port: "up", C.port: "up"})
+    for ping in pings:
+        ping.send_signal(signal.SIGINT)
+        assert " 0% packet loss" in ping.communicate(timeout=10)[0]
+    assert daemons(host) == before, "BIRD and the DHCP daemons were taken over"
+
+
+def test_p40_settings_are_reloaded_in_place(host: AgentHost) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    agent = host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    ping = a.popen(["ping", "-ni0.02", "10.65.0.3"], stdout=subprocess.PIPE)
+    text = host.settings.read_text()
+    host.settings.write_text('log_level = "debug"\nresync_interval = 1\n' + text)
+    agent.send_signal(signal.SIGHUP)
+    eventually(lambda: "settings reloaded" in host.log)
+    host.settings.write_text('resync_interval = "often"\n' + text)
+    agent.send_signal(signal.SIGHUP)
+    eventually(lambda: "settings not reloaded" in host.log)
+    ping.send_signal(signal.SIGINT)
+    assert " 0% packet loss" in ping.communicate(timeout=10)[0]
+    assert agent.poll() is None
+
+
+def test_a_host_converges_at_start_after_its_agent_was_down(host: AgentHost) -> None:
+    a, b = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    host.end(signal.SIGKILL)
+    host.withdraw(A)
+    host.bed.plug(C)
+    host.publish(C)
+    assert a.pings("10.65.0.3"), "the data path outlives the agent"
+    host.start()
+    host.await_statuses({B.port: "up", C.port: "up"})
+    assert b.pings("10.65.0.4")
+    assert not a.pings("10.65.0.3")
+    routes = rows(host.bed.host, "route", "show", "proto", "111")
+    assert {route["dst"] for route in routes} == {"10.65.0.3", "10.65.0.4"}
+
+
+def test_s20_a_port_is_down_until_its_tap_is_there_and_again_after(
+    host: AgentHost,
+) -> None:
+    host.publish(A)
+    host.start()
+    host.await_statuses({A.port: "down"})
+    host.bed.plug(A)
+    host.await_statuses({A.port: "up"})
+    host.bed.host.ip("link", "del", A.interface)
+    host.await_statuses({A.port: "down"})
+    host.withdraw(A)
+    host.await_statuses({})
+
+
+def test_p41_a_bad_object_is_reported_and_disturbs_no_other(host: AgentHost) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    bad = KEYS.endpoint(HOST, C.device, C.port)
+    host.etcdctl("put", bad, "{no json")
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up", C.port: "error"})
+    assert a.pings("10.65.0.3")
+    assert "stored object set aside" in host.log
+    metrics = host.bed.host.run(
+        [sys.executable, "-c", FETCH_METRICS, "http://127.0.0.1:9091/metrics"]
+    ).stdout
+    assert "calico_agent_rejected_objects 1.0" in metrics
+    host.publish(C)
+    host.await_statuses({A.port: "up", B.port: "up", C.port: "down"})
+    eventually(lambda: "problem gone" in host.log)
+
+
+FETCH_METRICS = (
+    "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+)
+
+
+def test_tampering_with_the_filter_is_repaired_without_waiting_for_a_resync(
+    host: AgentHost,
+) -> None:
+    host.bed.plug(A)
+    host.publish(A)
+    host.start()
+    host.await_statuses({A.port: "up"})
+    for damage in (
+        ["delete", "table", "inet", "calico"],
+        ["flush", "set", "inet", "calico", "sources4"],
+    ):
+        host.bed.host.run(["nft", *damage])
+        eventually(
+            lambda: "10.65.0.2" in filter_of(host),
+            message=lambda: host.log[-2000:],
+        )
+
+
+def filter_of(host: AgentHost) -> str:
+    listing = ["nft", "list", "set", "inet", "calico", "sources4"]
+    return host.bed.host.run(listing, check=False).stdout
+
+
+def test_p31_the_agent_is_alive_also_while_nothing_changes(host: AgentHost) -> None:
+    host.start()
+    key = KEYS.host_status(HOST)
+    beat = eventually(lambda: host.etcdctl("get", "--print-value-only", key))
+    assert json.loads(beat)["first_update"] is True
+    eventually(
+        lambda: (
+            json.loads(host.etcdctl("get", "--print-value-only", key))["uptime"]
+            > json.loads(beat)["uptime"] + 1
+        )
+    )
+
+
+def test_an_etcd_that_comes_back_is_followed_again(host: AgentHost) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    with in_netns(host.bed.host):
+        host.etcd.kill()
+    assert a.pings("10.65.0.3")
+    with in_netns(host.bed.host):
+        host.etcd.start()
+    host.withdraw(B)
+    host.await_statuses({A.port: "up"})
+
+
+def test_a_pass_on_request_and_what_it_would_change(host: AgentHost) -> None:
+    host.bed.plug(A)
+    host.publish(A)
+    shown = host.bed.host.run(host.command("--dry-run")).stdout
+    assert "replace table inet calico" in shown
+    assert "10.65.0.2" in shown
+    assert rows(host.bed.host, "route", "show", "proto", "111") == []
+    assert filter_of(host) == ""
+    host.bed.host.run(host.command("--once"))
+    host.await_statuses({A.port: "up"})
+    shown = host.bed.host.run(host.command("--dry-run")).stdout
+    assert A.interface not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('host = "h"\nhots = "x"', "unknown setting hots"),
+        ('host = "h"\nlog_level = "loud"', "log level 'loud'"),
+        ("host = ", "agent.toml"),
+    ],
+)
+def test_bad_settings_are_told_in_a_sentence(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    result = run_agent("--config", str(file))
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def run_agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    argv = [sys.executable, "-m", "calico", "agent", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+P51_PROBE = """
+import sys
+def note(event, arguments):
+    if event in {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.system",
+                 "os.posix_spawn"}:
+        print("FORKS", event, arguments[:2], flush=True)
+sys.addaudithook(note)
+from calico.cli.main import main
+main(sys.argv[1:], standalone_mode=False)
+"""
+
+
+def test_p51_the_agent_runs_no_program_for_a_change(host: AgentHost) -> None:
+    for one in (A, B):
+        host.bed.plug(one)
+    host.publish(A, B)
+    options = ("agent", "--config", str(host.settings), "--once")
+    environment: dict[str, Any] = {**os.environ, "PATH": str(host.folder)}
+    netns = ["/usr/sbin/ip", "netns", "exec", host.bed.host.name]
+    result = subprocess.run(
+        [*netns, sys.executable, "-c", P51_PROBE, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    host.await_statuses({A.port: "up", B.port: "up"})
+    ran = [line for line in result.stdout.splitlines() if line.startswith("FORKS")]
+    assert all("bird" in line or "dnsmasq" in line or "radvd" in line for line in ran)
+    assert "no program bird found" in result.stderr, "a daemon that is missing is told"

@@ -1,0 +1,152 @@
+"""The lab's commands: what they say, and what they say when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from calico.lab import build
+from calico.lab.lab import Lab
+from calico.lab.namespaces import existing
+from calico.lab.paths import lab_paths
+
+_NOBODY = 65534
+
+
+def calico(
+    *argv: str, environment: Mapping[str, str] | None = None, user: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "calico", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **(environment or {})},
+        user=user,
+    )
+
+
+def sentence(result: subprocess.CompletedProcess[str]) -> str:
+    """Return what a failed command said: exactly one line, and no traceback."""
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_without_root_a_sentence_says_so(tmp_path: Path) -> None:
+    if not os.access(sys.executable, os.X_OK) or os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    tmp_path.chmod(0o777)
+    result = calico(
+        "lab",
+        "up",
+        "noroot",
+        environment={"CALICO_LAB_ROOT": str(tmp_path)},
+        user=_NOBODY,
+    )
+
+    assert "needs root" in sentence(result)
+    assert existing("calico-noroot-") == []
+
+
+def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:
+    # A PATH with all that is needed but etcd.
+    for name in build.programs():
+        if name != "etcd":
+            (tmp_path / name).symlink_to("/bin/true")
+    result = calico("lab", "up", "nopath", environment={"PATH": str(tmp_path)})
+
+    assert sentence(result).endswith("apt-get install etcd-server")
+    assert "etcd" in sentence(result)
+
+
+@pytest.mark.parametrize("name", ["", "Lab", "a-b", "../x", "a" * 21])
+def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
+    assert "cannot be a lab's name" in sentence(calico("lab", "up", name))
+
+
+@pytest.mark.parametrize(
+    "options", [("--racks", "0"), ("--hosts-per-rack", "65"), ("--racks", "33")]
+)
+def test_a_size_that_cannot_be_is_refused(options: Sequence[str]) -> None:
+    assert " to " in sentence(calico("lab", "up", "sized", *options))
+
+
+@pytest.mark.parametrize("command", ["down", "status", "env"])
+def test_a_lab_that_is_not_there_is_named(command: str) -> None:
+    assert "there is no lab called 'absent'" in sentence(
+        calico("lab", command, "absent")
+    )
+
+
+def test_what_a_crash_left_is_taken_down(tmp_path: Path) -> None:
+    name = f"t{os.getpid()}x"
+    subprocess.run(["ip", "netns", "add", f"calico-{name}-tor-1"], check=True)
+    root = {"CALICO_LAB_ROOT": str(tmp_path)}
+    (tmp_path / name / "logs").mkdir(parents=True)
+
+    assert "already" in sentence(calico("lab", "up", name, environment=root))
+    assert calico("lab", "down", name, environment=root).returncode == 0
+    assert existing(f"calico-{name}-") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lab_that_another_command_works_on_is_left_alone() -> None:
+    name = f"t{os.getpid()}y"
+    with build.locked(lab_paths(name)):
+        assert "another command" in sentence(calico("lab", "up", name))
+
+
+def test_a_name_in_use_is_refused_and_the_lab_stays(lab: Lab) -> None:
+    assert f"a lab called '{lab.name}' already" in sentence(
+        calico("lab", "up", lab.name)
+    )
+    assert Lab.load(lab.name).complete
+
+
+def test_lists_are_json_where_asked(lab: Lab) -> None:
+    labs = json.loads(calico("lab", "list", "--json").stdout)
+    assert {"name": lab.name, "state": "up"}.items() <= next(
+        entry for entry in labs if entry["name"] == lab.name
+    ).items()
+
+    status = json.loads(calico("lab", "status", lab.name, "--json").stdout)
+    agents = {n["name"]: n["agent"] for n in status["nodes"] if n["kind"] == "host"}
+    assert agents == dict.fromkeys(lab.hosts(), "alive")
+    assert all(n["sessions_up"] == n["sessions"] > 0 for n in status["nodes"])
+    assert status["dead"] == []
+
+    listing = calico("lab", "instance", "list", "--lab", lab.name, "--json")
+    assert isinstance(json.loads(listing.stdout), list)
+
+
+def test_exec_runs_in_a_node_and_passes_its_exit_code(lab: Lab) -> None:
+    result = calico(
+        "lab",
+        "exec",
+        "tor-1",
+        "--lab",
+        lab.name,
+        "--",
+        "sh",
+        "-c",
+        "ip -br link; exit 7",
+    )
+
+    assert result.returncode == 7
+    assert "to-spine-1" in result.stdout
+    unknown = calico("lab", "exec", "nowhere", "--lab", lab.name, "--", "true")
+    assert "neither a node nor an instance 'nowhere'" in sentence(unknown)
+
+
+def test_env_is_for_a_shell_and_reaches_the_api_on_loopback(lab: Lab) -> None:
+    printed = calico("lab", "env", lab.name).stdout
+    variables = json.loads(calico("lab", "env", lab.name, "--json").stdout)
+
+    assert f"export OS_AUTH_URL={variables['OS_AUTH_URL']}" in printed
+    assert variables["OS_AUTH_URL"].startswith("http://127.0.0.1:")

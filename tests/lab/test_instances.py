@@ -1,0 +1,86 @@
+"""Instances: real ports of Neutron's, real DHCP, real packets."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from calico.lab.instances import Instance
+from calico.lab.lab import Lab
+from calico.lab.namespaces import LabFailed, existing
+from calico.lab.topology import INTERNET_WEB4, INTERNET_WEB6
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two instances in two racks, on two networks."""
+
+    one: Instance
+    two: Instance
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Lab) -> Iterator[Pair]:
+    with ExitStack() as cleanup:
+        networks = [_network(lab, number, cleanup) for number in (1, 2)]
+        made = []
+        for number, host in ((1, "host-1-1"), (2, "host-2-1")):
+            name = f"i{os.getpid()}-{number}"
+            made.append(
+                lab.create_instance(name, network=networks[number - 1], host=host)
+            )
+            cleanup.callback(lab.delete_instance, name)
+        yield Pair(*made)
+
+
+def _network(lab: Lab, number: int, cleanup: ExitStack) -> str:
+    """Make a dual-stack network of demo1's and return its id."""
+    api = lab.connection("demo1").network
+    network = api.create_network(name=f"n{os.getpid()}-{number}")
+    cleanup.callback(api.delete_network, network.id)
+    api.create_subnet(
+        network_id=network.id, ip_version=4, cidr=f"10.{200 + number}.0.0/24"
+    )
+    api.create_subnet(
+        network_id=network.id,
+        ip_version=6,
+        cidr=f"fd00:{200 + number}::/64",
+        ipv6_ra_mode="slaac",
+        ipv6_address_mode="slaac",
+    )
+    return str(network.id)
+
+
+def pings(instance: Instance, address: object) -> bool:
+    argv = ["ping", "-n", "-c", "2", "-W", "2", str(address)]
+    return instance.run(argv).returncode == 0
+
+
+def test_instances_of_two_networks_in_two_racks_talk(pair: Pair) -> None:
+    for address in pair.two.addresses:
+        assert pings(pair.one, address)
+    for address in pair.one.addresses:
+        assert pings(pair.two, address)
+
+
+def test_an_instance_reaches_the_internet(pair: Pair) -> None:
+    for address in (INTERNET_WEB4, INTERNET_WEB6):
+        assert pings(pair.one, address)
+    page = pair.one.run(["busybox", "wget", "-qO-", f"http://{INTERNET_WEB4}"])
+    assert "Welcome" in page.stdout
+
+
+def test_a_wish_that_cannot_be_fulfilled_leaves_nothing(lab: Lab) -> None:
+    before = existing(f"calico-{lab.name}-")
+    with pytest.raises(LabFailed, match="no network 'nowhere'"):
+        lab.create_instance("wish", network="nowhere")
+    with pytest.raises(LabFailed, match="no host 'host-9-9'"):
+        lab.create_instance("wish", network="nowhere", host="host-9-9")
+    assert existing(f"calico-{lab.name}-") == before
+
+
+def test_a_name_is_used_once(lab: Lab, pair: Pair) -> None:
+    with pytest.raises(LabFailed, match="already"):
+        lab.create_instance(pair.one.name, network="any")

@@ -1,0 +1,54 @@
+"""Endpoints and worlds for tests of what one host does."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from calico.model.ids import (
+    DeviceId,
+    HostName,
+    Mac,
+    NetworkId,
+    PortId,
+    ProjectId,
+    SubnetId,
+    tap_name,
+)
+from calico.model.records import AddressPair, Endpoint, Subnet
+from calico.model.world import World
+
+HOST = HostName("host-a")
+SUBNET = Subnet(
+    id=SubnetId("s4"),
+    network=NetworkId("net-a"),
+    prefix=ip_network("10.65.0.0/24"),
+    gateway=ip_address("10.65.0.1"),
+)
+
+
+def endpoint(number: int, **changes: Any) -> Endpoint:
+    port = PortId(f"{number:08x}-{number:02x}00-0000")
+    return replace(
+        Endpoint(
+            host=HOST,
+            device=DeviceId(f"device-{number}"),
+            port=port,
+            interface=tap_name(port),
+            mac=Mac(f"fa:16:3e:00:00:{number:02x}"),
+            network=NetworkId("net-a"),
+            project=ProjectId("project"),
+            addresses=(
+                ip_address(f"10.65.0.{number}"),
+                ip_address(f"2001:db8:65::{number:x}"),
+            ),
+        ),
+        **changes,
+    )
+
+
+def pair(prefix: str, mac: str = "fa:16:3e:00:00:02") -> AddressPair:
+    return AddressPair(prefix=ip_network(prefix), mac=Mac(mac))
+
+
+def world(*endpoints: Endpoint) -> World:
+    return World(host=HOST, endpoints=endpoints, subnets={SUBNET.id: SUBNET})
