@@ -30,6 +30,7 @@ from calico.model.world import World
 from calico.plan.antispoof import Element
 from calico.plan.host import PROTOCOL, Item, Route
 from calico.reconcile.diff import Diff
+from calico.reconcile.filter import FilterChange
 from calico.system.kernel import Kernel
 
 HOST = HostName("bench")
@@ -110,7 +111,9 @@ def compare_filter(kernel: Kernel, number: int) -> None:
         }
 
     def put(part: Mapping[Element, str]) -> None:
-        kernel.change_filter(Diff(put=part, drop={}, replaced={}), ())
+        kernel.change_filter(
+            FilterChange(elements=Diff(put=part, drop={}, replaced={}))
+        )
 
     one = seconds(lambda: put(elements(100)))
 

@@ -11,9 +11,8 @@ from tests.unit.hosts import HOST, endpoint, pair, world
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.records import Endpoint
-from calico.plan.antispoof import Element
 from calico.plan.host import DHCP_BRIDGE, Item, Link, Route, interface_of
-from calico.reconcile.diff import Diff
+from calico.reconcile.filter import FilterChange
 from calico.system.fake_kernel import FakeKernel
 
 PORTS = tuple(endpoint(number) for number in range(2, 6))
@@ -115,8 +114,8 @@ def test_p41_a_failing_item_leaves_its_own_port_shut_and_no_other() -> None:
 def test_p52_without_policy_there_is_no_route() -> None:
     kernel = fresh()
 
-    def about_a(change: Diff[Element, str]) -> bool:
-        return any(e.interface == A.interface for e in change.put)
+    def about_a(change: FilterChange) -> bool:
+        return any(e.interface == A.interface for e in change.elements.put)
 
     kernel.refuse_filter = about_a
     outcome = run(kernel, A, B)

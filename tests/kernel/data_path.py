@@ -8,9 +8,11 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Self
 
 from tests.kernel.netns import Netns, in_netns, ip, link
+from tests.policies import OPEN, OPEN_GROUPS
 
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
+from calico.model.groups import Groups
 from calico.model.ids import (
     DeviceId,
     HostName,
@@ -61,6 +63,7 @@ def endpoint(number: int, **changes: Any) -> Endpoint:
                 ip_address(f"10.65.0.{number}"),
                 ip_address(f"2001:db8:65::{number:x}"),
             ),
+            groups=frozenset({OPEN}),
         ),
         **changes,
     )
@@ -79,6 +82,7 @@ class HostBed:
     endpoints: dict[PortId, Endpoint] = field(default_factory=dict)
     guests: dict[PortId, Netns] = field(default_factory=dict)
     keeper: Keeper | None = None
+    groups: Groups = OPEN_GROUPS
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
         """Make a guest and its tap, as Nova would; `up` sets the host's end up."""
@@ -103,7 +107,7 @@ class HostBed:
 
     def serve(self, *endpoints: Endpoint, resync: bool = False) -> Outcome:
         """Make one pass for these endpoints and no others."""
-        world = World(host=HOST, endpoints=endpoints, subnets=SUBNETS)
+        world = self.world(endpoints)
         with in_netns(self.host):
             if self.keeper is None:
                 self.keeper = Keeper(Kernel(), AgentSettings(host=HOST))
@@ -113,12 +117,18 @@ class HostBed:
 
     def changes(self, *endpoints: Endpoint, resync: bool = True) -> list[str]:
         """Return what a pass would change."""
-        world = World(host=HOST, endpoints=endpoints, subnets=SUBNETS)
+        world = self.world(endpoints)
         with in_netns(self.host):
             assert self.keeper is not None
             gateways = plan_dnsmasq(world).gateways
             _, delta = self.keeper.compare(world, gateways, resync=resync)
             return delta.lines()
+
+    def world(self, endpoints: tuple[Endpoint, ...]) -> World:
+        """Return a world with these endpoints."""
+        return World(
+            host=HOST, endpoints=endpoints, subnets=SUBNETS, groups=self.groups
+        )
 
     def restart(self) -> None:
         """Forget what an agent remembers."""

@@ -13,7 +13,7 @@ from tests.kernel.netns import eventually
 from calico.config import EtcdSettings
 from calico.datastore.client import Client
 from calico.datastore.store import DatastoreError, Put, Temporary, Transaction
-from calico.datastore.watcher import Watch
+from calico.datastore.watcher import Ranges, Seen, Watch
 
 
 class Watched:
@@ -22,7 +22,12 @@ class Watched:
     def __init__(self, settings: EtcdSettings, silence: float) -> None:
         self.client = Client(settings)
         self.seen: list[dict[str, bytes] | None] = []
-        self.watch = Watch(self.client, ["/a/"], ["/k"], self._notify, silence=silence)
+        self.watch = Watch(
+            self.client,
+            Ranges(prefixes=frozenset({"/a/"}), keys=frozenset({"/k"})),
+            self._notify,
+            silence=silence,
+        )
 
     def _notify(self) -> None:
         self.seen.append(self.watch.items())
@@ -199,7 +204,7 @@ def test_an_idle_watch_moves_on_and_survives_compaction() -> None:
         put(it.client, "/a/1")
         it.becomes("/a/1")
         last = [it.client.put("/else", b"") for _ in range(20)][-1]
-        follower = it.watch._ranges[0].follower
+        follower = it.watch._ranges[1].follower
         eventually(
             lambda: getattr(follower.request, "revision", 0) > last,
             message="progress without events",
@@ -211,7 +216,7 @@ def test_a_watch_outlives_its_token() -> None:
         server.enable_auth({"host": "secret"})
         settings = replace(server.settings, user="host", password="secret")
         client = Client(settings)
-        watch = Watch(client, ["/calico/"], [], lambda: None)
+        watch = Watch(client, Ranges(prefixes=frozenset({"/calico/"})), lambda: None)
         watch.start()
         eventually(lambda: watch.items() == {}, message="in sync")
         server.kill()
@@ -240,10 +245,51 @@ def test_a_notify_that_fails_does_not_end_the_watch() -> None:
 
     with EtcdServer() as server:
         client = Client(server.settings)
-        watch = Watch(client, ["/a/"], [], notify)
+        watch = Watch(client, Ranges(prefixes=frozenset({"/a/"})), notify)
         watch.start()
         eventually(lambda: watch.items() == {}, message="in sync")
         put(client, "/a/1", "/a/2")
         eventually(lambda: len(watch.items() or {}) == 2, message="both keys")
         watch.stop()
         client.close()
+
+
+def test_p29_what_was_seen_decides_what_else_is_followed() -> None:
+    def more(seen: Seen) -> Ranges:
+        names = {value.decode() for value in seen.get("/a/", {}).values()}
+        names |= {value.decode() for value in seen.get("/key", {}).values()}
+        return Ranges(
+            prefixes=frozenset(n for n in names if n.endswith("/")),
+            keys=frozenset(n for n in names if not n.endswith("/")),
+        )
+
+    copies: list[dict[str, bytes] | None] = []
+    with EtcdServer() as server:
+        client = Client(server.settings)
+        for key, value in (
+            ("/a/1", b"/key"),
+            ("/key", b"/deep/"),
+            ("/deep/1", b"x"),
+            ("/other", b"x"),
+        ):
+            client.put(key, value)
+        watch = Watch(
+            client,
+            Ranges(prefixes=frozenset({"/a/"})),
+            lambda: copies.append(watch.items()),
+            more=more,
+        )
+        watch.start()
+        eventually(lambda: sorted(watch.items() or ()) == ["/a/1", "/deep/1", "/key"])
+        client.put("/deep/2", b"x")
+        eventually(lambda: "/deep/2" in (watch.items() or ()), message="followed")
+        client.put("/a/1", b"/other")
+        eventually(lambda: sorted(watch.items() or ()) == ["/a/1", "/other"])
+        client.put("/deep/3", b"x")  # of no interest any more
+        client.put("/other", b"y")
+        eventually(lambda: (watch.items() or {}).get("/other") == b"y")
+        watch.stop()
+        client.close()
+    assert {"/a/1": b"/key", "/key": b"/deep/"} not in copies, "never half of it"
+    assert {"/a/1": b"/other"} not in copies, "never half of it"
+    assert not any("/deep/3" in (copy or ()) for copy in copies)

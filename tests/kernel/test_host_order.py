@@ -9,15 +9,15 @@ from tests.kernel.netns import in_netns
 
 from calico.agent.keeper import Keeper
 from calico.config import AgentSettings
-from calico.plan.antispoof import Element
 from calico.plan.host import PROTOCOL, Item, Key, Setting
-from calico.plan.ruleset import Table
-from calico.reconcile.diff import Diff
+from calico.reconcile.filter import FilterChange
 from calico.system.kernel import Failure, Have, Kernel
 
 A, B = endpoint(2), endpoint(3)
 _NETFILTER, _NFTABLES = 12, 1 << 6
 _LINK, _NEIGHBOUR, _ROUTE4, _ROUTE6 = 1, 1 << 2, 1 << 6, 1 << 10
+_POLICY = ("sources4", "sources6", "macs", "in_1", "out_1")
+_GATES = ("from_port", "to_port", "out_policy", "in_policy")
 _KINDS = {16: "link", 24: "route", 25: "no route", 28: "neighbour"}
 
 
@@ -50,10 +50,8 @@ class Watched:
         self._drain()
         return failures
 
-    def change_filter(
-        self, change: Diff[Element, str], broken: Sequence[Table]
-    ) -> None:
-        self._kernel.change_filter(change, broken)
+    def change_filter(self, change: FilterChange) -> None:
+        self._kernel.change_filter(change)
         self._drain()
 
     def close(self) -> None:
@@ -65,8 +63,8 @@ class Watched:
             if self._interface not in message:
                 continue
             verb = {12: "", 14: "no "}.get(message[4], "?")
-            for name in ("sources4", "sources6", "macs", "from_port", "to_port"):
-                if name.encode() in message:
+            for name in (*_POLICY, *_GATES):
+                if name.encode() + b"\0" in message:
                     self.events.append(f"{verb}{name}")
         for message in _messages(self._rtnetlink):
             kind = int.from_bytes(message[4:6], "little")
@@ -113,11 +111,9 @@ def test_p52_policy_then_link_then_route_then_gate(
     served = (A,) if first else (A, B)
     assert bed.serve(*served).problems == ()
     events = kernel.events
-    last_policy = max(
-        i for i, e in enumerate(events) if e in {"sources4", "sources6", "macs"}
-    )
+    last_policy = max(i for i, e in enumerate(events) if e in _POLICY)
     routes = [i for i, e in enumerate(events) if e == "route"]
-    gates = [i for i, e in enumerate(events) if e in {"from_port", "to_port"}]
+    gates = [i for i, e in enumerate(events) if e in _GATES]
     assert routes, events
     assert gates, events
     assert last_policy < events.index("link") < events.index("neighbour"), events

@@ -4,6 +4,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from tests.policies import OPEN, OPEN_GROUPS
+
 from calico.model.ids import (
     DeviceId,
     HostName,
@@ -41,6 +43,7 @@ def endpoint(number: int, **changes: Any) -> Endpoint:
                 ip_address(f"10.65.0.{number}"),
                 ip_address(f"2001:db8:65::{number:x}"),
             ),
+            groups=frozenset({OPEN}),
         ),
         **changes,
     )
@@ -51,4 +54,9 @@ def pair(prefix: str, mac: str = "fa:16:3e:00:00:02") -> AddressPair:
 
 
 def world(*endpoints: Endpoint) -> World:
-    return World(host=HOST, endpoints=endpoints, subnets={SUBNET.id: SUBNET})
+    return World(
+        host=HOST,
+        endpoints=endpoints,
+        subnets={SUBNET.id: SUBNET},
+        groups=OPEN_GROUPS,
+    )

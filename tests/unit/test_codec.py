@@ -39,7 +39,6 @@ from calico.model.ids import (
 )
 from calico.model.keys import Keys
 from calico.model.policy_codec import (
-    Remote,
     encode_address_group,
     encode_policy,
     parse_address_group,
@@ -58,6 +57,7 @@ from calico.model.records import (
     Node,
     Policy,
     PortRange,
+    Remote,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
@@ -148,7 +148,7 @@ def rules(draw: st.DrawFn) -> Rule:
         ports = PortRange(first=min(ends), last=max(ends)) if ends else None
     octets = st.none() | st.integers(0, 255)
     icmp_type = draw(octets) if protocol == ICMP[version] else None
-    remote: st.SearchStrategy[Remote] = st.one_of(
+    remote: st.SearchStrategy[Remote | None] = st.one_of(
         st.none(),
         prefixes4 if version == 4 else prefixes6,
         uuids.map(lambda g: RemoteGroup(GroupId(g))),

@@ -16,9 +16,15 @@ from calico.agent.node import Introduction
 from calico.agent.statuses import StatusWriter
 from calico.config import AgentSettings, BadSettings, load_agent_settings
 from calico.datastore.client import Client
-from calico.datastore.watcher import Watch
+from calico.datastore.watcher import Ranges, Seen, Watch
+from calico.model.ids import HostName
 from calico.model.keys import Keys
-from calico.model.world import World, watched_keys, watched_prefixes
+from calico.model.world import (
+    World,
+    group_prefixes_and_keys,
+    watched_keys,
+    watched_prefixes,
+)
 from calico.model.world import build as build_world
 from calico.obs import Metrics
 from calico.plan.bird import BgpFacts, plan_bird
@@ -52,10 +58,6 @@ class Agent:
         """Run until told to stop; what is in the kernel then stays."""
         self._serve_metrics()
         log.info("agent starts", host=self.settings.host)
-        log.warning(
-            "security groups are not enforced yet: "
-            "whatever passes anti-spoofing is allowed"
-        )
         for part in (self.watch, self.writer, self.heartbeat, self.monitor):
             part.start()
         try:
@@ -115,9 +117,9 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     hints: list[Loop] = []
     watch = Watch(
         client,
-        watched_prefixes(settings.host, keys),
-        watched_keys(),
+        Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys()),
         lambda: hints[0].tell(Event.DIRTY),
+        more=_more(settings.host, keys),
     )
     parts = Parts(
         host=settings.host,
@@ -152,6 +154,16 @@ def stop_on_signals(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.loop.tell(Event.STOP))
     signal.signal(signal.SIGHUP, lambda *_: agent.loop.tell(Event.RELOAD))
+
+
+def _more(host: HostName, keys: Keys) -> Callable[[Seen], Ranges]:
+    """Return what says which groups a host has to know of."""
+
+    def more(seen: Seen) -> Ranges:
+        prefixes, single = group_prefixes_and_keys(host, keys, seen)
+        return Ranges(prefixes=prefixes, keys=single)
+
+    return more
 
 
 def _world(

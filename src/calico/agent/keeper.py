@@ -9,13 +9,13 @@ Going, the gate shuts first.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from calico.config import AgentSettings
 from calico.model.ids import Address, Interface, InterfaceName
 from calico.model.world import World
-from calico.plan.antispoof import Element, is_gate
+from calico.plan.antispoof import is_gate
 from calico.plan.host import (
     Bridge,
     HostFacts,
@@ -27,8 +27,8 @@ from calico.plan.host import (
     interface_of,
     plan_host,
 )
-from calico.plan.ruleset import TABLES, Table
 from calico.reconcile.diff import Diff, diff
+from calico.reconcile.filter import FilterChange, compare, steps
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have, Host
 from calico.system.nft import NftError
@@ -46,12 +46,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What a pass would change: items, elements, and the tables to make anew."""
+    """What a pass would change: items, and the filter."""
 
     plan: HostPlan
     items: Diff[Key, Item]
-    elements: Diff[Element, str]
-    broken: tuple[Table, ...]
+    filter: FilterChange
 
     @property
     def unfinished(self) -> frozenset[InterfaceName]:
@@ -63,9 +62,7 @@ class Delta:
     def lines(self) -> list[str]:
         """Return the changes as text, one a line, in order."""
         return [
-            *(f"replace table {t.family} calico" for t in self.broken),
-            *(f"- {e.family} {e.set} {e.key}" for e in sorted(self.elements.drop)),
-            *(f"+ {e.family} {e.set} {e.key}" for e in sorted(self.elements.put)),
+            *self.filter.lines(),
             *(f"- {self.items.drop[key]}" for key in sorted(self.items.drop)),
             *(f"+ {self.items.put[key]}" for key in sorted(self.items.put)),
         ]
@@ -127,26 +124,24 @@ class Keeper:
         return have, Delta(
             plan=plan,
             items=Diff(put=items.put, drop=droppable, replaced=items.replaced),
-            elements=diff(plan.elements, have.filter.elements),
-            broken=tuple(t for t in TABLES if t.family not in have.filter.whole),
+            filter=compare(plan.parts, plan.elements, have.filter),
         )
 
     def apply(self, delta: Delta) -> Outcome:
         """Make the changes, in order; a failure disturbs its own port alone (P41)."""
         problems: list[Problem] = []
         unfinished = delta.unfinished
+        elements = delta.filter.elements
         later = {
             element: verdict
-            for element, verdict in delta.elements.put.items()
+            for element, verdict in elements.put.items()
             if is_gate(element)
             and element.interface in unfinished
-            and element not in delta.elements.replaced
+            and element not in elements.replaced
         }
-        now = {e: v for e, v in delta.elements.put.items() if e not in later}
+        now = {e: v for e, v in elements.put.items() if e not in later}
         blocked = self._filter(
-            Diff(put=now, drop=delta.elements.drop, replaced=delta.elements.replaced),
-            delta.broken,
-            problems,
+            replace(delta.filter, elements=replace(elements, put=now)), problems
         )
         failures = self._items(delta, blocked)
         problems += [failure.problem for failure in failures]
@@ -154,7 +149,8 @@ class Keeper:
             name for failure in failures if (name := interface_of(failure.item))
         }
         gates = {e: v for e, v in later.items() if e.interface not in failed}
-        failed |= self._filter(Diff(put=gates, drop={}, replaced={}), (), problems)
+        opening = FilterChange(elements=Diff(put=gates, drop={}, replaced={}))
+        failed |= self._filter(opening, problems)
         return Outcome(
             plan=delta.plan,
             problems=tuple(problems),
@@ -171,58 +167,40 @@ class Keeper:
         )
 
     def _filter(
-        self,
-        change: Diff[Element, str],
-        broken: tuple[Table, ...],
-        problems: list[Problem],
+        self, change: FilterChange, problems: list[Problem]
     ) -> set[InterfaceName]:
         """Change the filter; return the interfaces whose part of it was refused."""
-        if not change and not broken:
+        if not change:
             return set()
         try:
-            self._host.change_filter(change, broken)
+            self._host.change_filter(change)
         except NftError as e:
-            return self._isolate(change, broken, problems, e)
+            return self._isolate(change, problems, e)
         return set()
 
     def _isolate(
-        self,
-        change: Diff[Element, str],
-        broken: tuple[Table, ...],
-        problems: list[Problem],
-        whole: NftError,
+        self, change: FilterChange, problems: list[Problem], whole: NftError
     ) -> set[InterfaceName]:
-        """Change the filter interface by interface, after it was refused as a whole."""
-        parts = _by_interface(change)
-        common = parts.pop(None, Diff(put={}, drop={}, replaced={}))
-        try:
-            self._host.change_filter(common, broken)
-        except NftError:
-            problems.append(Problem("nftables", "change the filter", str(whole)))
-            return {name for name in parts if name is not None}
-        refused = set()
-        for name, part in sorted(parts.items(), key=lambda item: str(item[0])):
+        """Change the filter step by step, after it was refused as a whole."""
+        refused: set[str] = set()
+        for name, step in steps(change):
             try:
-                self._host.change_filter(part, ())
+                self._host.change_filter(step)
             except NftError as e:
+                if not name:
+                    problems.append(
+                        Problem("nftables", "change the filter", str(whole))
+                    )
+                    return interfaces(change)
                 problems.append(Problem(f"filter of {name}", "change", str(e)))
-                refused.add(InterfaceName(str(name)))
-        return refused
+                refused.add(name)
+        return {name for name in interfaces(change) if name in refused}
 
 
-def _by_interface(
-    change: Diff[Element, str],
-) -> dict[InterfaceName | None, Diff[Element, str]]:
-    parts: dict[InterfaceName | None, tuple[dict[Element, str], ...]] = defaultdict(
-        lambda: ({}, {}, {})
-    )
-    for position, elements in enumerate((change.put, change.drop, change.replaced)):
-        for element, verdict in elements.items():
-            parts[element.interface][position][element] = verdict
-    return {
-        name: Diff(put=put, drop=drop, replaced=replaced)
-        for name, (put, drop, replaced) in parts.items()
-    }
+def interfaces(change: FilterChange) -> set[InterfaceName]:
+    """Return the interfaces that a change of the filter is about."""
+    elements = (*change.elements.put, *change.elements.drop)
+    return {name for element in elements if (name := element.interface)}
 
 
 def _count(delta: Delta) -> dict[str, int]:
@@ -230,9 +208,11 @@ def _count(delta: Delta) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for item in (*delta.items.put.values(), *delta.items.drop.values()):
         counts[type(item).__name__.lower()] += 1
-    elements = len(delta.elements.put) + len(delta.elements.drop)
-    if elements:
-        counts["element"] = elements
-    if delta.broken:
-        counts["table"] = len(delta.broken)
+    change = delta.filter
+    changed = {
+        "element": len(change.elements.put) + len(change.elements.drop),
+        "part": len(change.put) + len(change.drop),
+        "table": len(change.renewed),
+    }
+    counts.update({kind: number for kind, number in changed.items() if number})
     return dict(counts)

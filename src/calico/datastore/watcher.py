@@ -10,7 +10,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import grpc
 
@@ -29,12 +30,24 @@ _REQUIRE_LEADER = ("hasleader", "true")
 """A member cut off from its cluster ends the stream instead of going silent."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """What to follow: prefixes, and single keys."""
+
+    prefixes: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+
+Seen = Mapping[str, Mapping[str, bytes]]
+"""The items of each range, by its prefix or key. A range not seen yet is not there."""
+
+
 class _Range:
     """One prefix or key, and the copy of it."""
 
-    def __init__(self, start: bytes, end: bytes) -> None:
-        self.start = start
-        self.end = end
+    def __init__(self, name: str, *, is_prefix: bool) -> None:
+        self.name = name
+        self.start, self.end = prefix_range(name) if is_prefix else (name.encode(), b"")
         self.follower = Follower()
 
 
@@ -42,30 +55,36 @@ class Watch:
     """Follows prefixes and single keys; calls `notify` after what may be a change.
 
     `notify` is called in the watch's thread and must not block; events are hints, so it
-    says nothing of what changed. A stream silent for `silence` seconds is given up, for
-    the next member's.
+    says nothing of what changed. `more` says, of what was seen, what else to follow: it
+    is asked in the watch's thread, again and again until nothing new comes of it. A
+    stream silent for `silence` seconds is given up, for the next member's.
     """
 
     def __init__(
         self,
         client: Client,
-        prefixes: Sequence[str],
-        keys: Sequence[str],
+        ranges: Ranges,
         notify: Callable[[], None],
         *,
+        more: Callable[[Seen], Ranges] = lambda _: Ranges(),
         silence: float = 10.0,
     ) -> None:
         self._client = client
         self._notify = notify
+        self._more = more
         self._silence = silence
-        self._ranges = [_Range(*prefix_range(p)) for p in prefixes]
-        self._ranges += [_Range(k.encode(), b"") for k in keys]
+        self._base = ranges
+        self._ranges: dict[int, _Range] = {}  # by watch id
+        self._next_id = 1  # 0 would let etcd choose
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._stream: Stream | None = None
         self._heard = 0.0
+        # Something was seen, and what else to follow because of it was not worked out.
+        self._unsettled = False
         self._pause = _SHORTEST_PAUSE
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._follow_only(ranges)
 
     def start(self) -> None:
         """Start following; once only."""
@@ -82,17 +101,23 @@ class Watch:
     @property
     def in_sync(self) -> bool:
         """Whether every range has been seen whole."""
-        return self.items() is not None
+        with self._lock:
+            return self._whole()
 
     def items(self) -> dict[str, bytes] | None:
         """Return a copy of all ranges' items by key; None until in sync."""
         with self._lock:
+            if not self._whole():
+                return None
             merged: dict[str, bytes] = {}
-            for one in self._ranges:
-                if one.follower.items is None:
-                    return None
-                merged |= one.follower.items
+            for one in self._ranges.values():
+                merged |= one.follower.items or {}
             return merged
+
+    def _whole(self) -> bool:
+        return not self._unsettled and all(
+            one.follower.items is not None for one in self._ranges.values()
+        )
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -108,16 +133,60 @@ class Watch:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     def _fetch(self) -> None:
-        """Take snapshots of the ranges that cannot be resumed."""
-        for one in self._ranges:
-            if not isinstance(one.follower.request, Fetch):
-                continue
-            snapshot, history = self._client.fetch(one.start, one.end)
-            with self._lock:
-                one.follower.meet(history)
-                changed = one.follower.receive(snapshot)
-            if changed and self.in_sync:
-                self._notify()
+        """Take snapshots of the ranges that cannot be resumed, and of those they name.
+
+        Leaves nothing to fetch.
+        """
+        while missing := self._missing():
+            for one in missing:
+                snapshot, history = self._client.fetch(one.start, one.end)
+                with self._lock:
+                    one.follower.meet(history)
+                    self._unsettled |= one.follower.receive(snapshot)
+            self._follow_only(self._wanted())
+        self._settle()
+
+    def _settle(self) -> None:
+        """Show what was seen, now that all that it asks for was seen too."""
+        with self._lock:
+            changed, self._unsettled = self._unsettled, False
+        if changed:
+            self._notify()
+
+    def _missing(self) -> list[_Range]:
+        return [
+            one
+            for one in self._ranges.values()
+            if isinstance(one.follower.request, Fetch)
+        ]
+
+    def _wanted(self) -> Ranges:
+        """Return what is to be followed, from what was seen."""
+        more = self._more(
+            {
+                one.name: one.follower.items
+                for one in self._ranges.values()
+                if one.follower.items is not None
+            }
+        )
+        return Ranges(
+            prefixes=self._base.prefixes | more.prefixes,
+            keys=self._base.keys | more.keys,
+        )
+
+    def _follow_only(self, wanted: Ranges) -> frozenset[int]:
+        """Begin and end ranges; return the watch ids of those that ended."""
+        names = wanted.prefixes | wanted.keys
+        known = {one.name for one in self._ranges.values()}
+        ended = frozenset(i for i, one in self._ranges.items() if one.name not in names)
+        with self._lock:
+            for number in ended:
+                del self._ranges[number]
+            for name in sorted(names - known):
+                is_prefix = name in wanted.prefixes
+                self._ranges[self._next_id] = _Range(name, is_prefix=is_prefix)
+                self._next_id += 1
+        return ended
 
     def _follow(self) -> None:
         """Watch all ranges from their revisions until the stream ends or a loss."""
@@ -125,7 +194,7 @@ class Watch:
         index = members.current
         stub = members.stub(index)
         outbox: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
-        for number, one in enumerate(self._ranges):
+        for number, one in self._ranges.items():
             outbox.put(_create(number, one))
         try:
             metadata = (*members.metadata(stub), _REQUIRE_LEADER)
@@ -135,6 +204,7 @@ class Watch:
                 self._heard = time.monotonic()
                 if self._stopped.is_set() or not self._receive(reply):
                     return
+                self._adjust(outbox)
         except grpc.RpcError as e:
             if self._stopped.is_set():
                 return
@@ -146,6 +216,19 @@ class Watch:
             outbox.put(None)
             if self._stream is not None:
                 self._stream.cancel()
+
+    def _adjust(self, outbox: "queue.SimpleQueue[pb.WatchRequest | None]") -> None:
+        """Begin to watch what became of interest, and leave what no longer is."""
+        if not self._unsettled:
+            return
+        before = set(self._ranges)
+        self._follow_only(self._wanted())
+        self._fetch()
+        for number in before - self._ranges.keys():
+            request = pb.WatchCancelRequest(watch_id=number)
+            outbox.put(pb.WatchRequest(cancel_request=request))
+        for number in self._ranges.keys() - before:
+            outbox.put(_create(number, self._ranges[number]))
 
     def _requests(
         self, outbox: "queue.SimpleQueue[pb.WatchRequest | None]"
@@ -172,16 +255,16 @@ class Watch:
             # The answer to a progress request. etcd 3.4 may send it ahead of events of
             # lower revisions, so it proves life and nothing else.
             return True
-        if reply.canceled:
+        if reply.canceled and (reply.watch_id in self._ranges or reply.watch_id < 0):
             self._cancelled(reply)
             return False
         self._pause = _SHORTEST_PAUSE
-        follower = self._ranges[reply.watch_id - 1].follower
+        one = self._ranges.get(reply.watch_id)
+        if one is None:
+            return True  # the last words of a range that was left
         with self._lock:
-            changed = self._tell(follower, reply)
-        if changed and self.in_sync:
-            self._notify()
-        return not isinstance(follower.request, Fetch)
+            self._unsettled |= self._tell(one.follower, reply)
+        return not isinstance(one.follower.request, Fetch)
 
     def _tell(self, follower: Follower, reply: pb.WatchResponse) -> bool:
         if reply.created:
@@ -198,7 +281,8 @@ class Watch:
         )
         if reply.compact_revision:
             with self._lock:
-                self._ranges[reply.watch_id - 1].follower.receive(Lost())
+                if one := self._ranges.get(reply.watch_id):
+                    one.follower.receive(Lost())
         else:
             # A token that ran out shows as a refused watch.
             self._client.members.forget_token()
@@ -213,7 +297,7 @@ def _create(number: int, one: _Range) -> pb.WatchRequest:
             range_end=one.end,
             start_revision=request.revision,
             progress_notify=True,
-            watch_id=number + 1,  # 0 would let etcd choose
+            watch_id=number,
         )
     )
 

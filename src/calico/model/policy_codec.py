@@ -10,13 +10,14 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import product
 
 from calico.model.codec import SG_LABEL, parse_prefix
-from calico.model.ids import AddressGroupId, GroupId, Invalid, Prefix
+from calico.model.ids import AddressGroupId, GroupId, Invalid
 from calico.model.keys import Keys, namespace
 from calico.model.records import (
     ICMP,
     AddressGroup,
     Policy,
     PortRange,
+    Remote,
     RemoteAddressGroup,
     RemoteGroup,
     Rule,
@@ -53,8 +54,6 @@ _RULE = {
     "destination",
     "metadata",
 }
-
-Remote = Prefix | RemoteGroup | RemoteAddressGroup | None
 
 
 def encode_policy(
@@ -99,7 +98,7 @@ def _encode_rule(rule: Rule, remote_end: str) -> Json:
     return written
 
 
-def _encode_remote(remote: Remote) -> Json:
+def _encode_remote(remote: Remote | None) -> Json:
     match remote:
         case None:
             return {}
@@ -225,8 +224,8 @@ def _parse_ports(written: object) -> PortRange:
         raise Invalid(f"ports {written!r}") from e
 
 
-def _parse_remotes(entity: Json) -> list[Remote]:
-    nets: list[Remote] = [parse_prefix(net) for net in items(entity, "nets")]
+def _parse_remotes(entity: Json) -> list[Remote | None]:
+    nets: list[Remote | None] = [parse_prefix(net) for net in items(entity, "nets")]
     selector = entity.get("selector")
     if not selector:
         return nets or [None]

@@ -5,6 +5,7 @@ the parser has to ask again. Collections are sorted tuples or frozensets, which 
 equality and text output stable.
 """
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -24,8 +25,15 @@ from calico.model.ids import (
     SubnetId,
 )
 
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,48}")
 PORT_PROTOCOLS = frozenset({6, 17, 132})  # TCP, UDP, SCTP
 ICMP = {4: 1, 6: 58}  # the protocol number of ICMP in each IP version
+
+
+def _check_name(text: str, what: str) -> None:
+    """Refuse what could not be part of a name in a host's rules."""
+    if not _NAME.fullmatch(text):
+        raise Invalid(f"{what} {text!r} is not made of letters, digits, '-' and '_'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,8 @@ class Endpoint:
                 raise Invalid(f"endpoint of port {self.port!r}: empty {name}")
         if len(self.interface) > 15:  # IFNAMSIZ - 1
             raise Invalid(f"port {self.port}: interface name {self.interface!r}")
+        for group in self.groups:
+            _check_name(group, f"port {self.port}: security group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +158,22 @@ class RemoteGroup:
 
     group: GroupId
 
+    def __post_init__(self) -> None:
+        _check_name(self.group, "remote group")
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteAddressGroup:
     """The prefixes of an address group, as a rule's remote end."""
 
     address_group: AddressGroupId
+
+    def __post_init__(self) -> None:
+        _check_name(self.address_group, "remote address group")
+
+
+Remote = Prefix | RemoteGroup | RemoteAddressGroup
+"""The far end of a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +188,14 @@ class Rule:
     ports: PortRange | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
-    remote: Prefix | RemoteGroup | RemoteAddressGroup | None = None
+    remote: Remote | None = None
     id: str | None = None
 
     def __post_init__(self) -> None:
         if self.version not in {4, 6}:
             raise Invalid(f"rule {self.id}: IP version {self.version}")
+        if self.id is not None:
+            _check_name(self.id, "rule")
         if self.protocol is not None and not 0 <= self.protocol <= 255:
             raise Invalid(f"rule {self.id}: protocol {self.protocol}")
         if self.ports is not None and self.protocol not in PORT_PROTOCOLS:
@@ -197,6 +219,9 @@ class Policy:
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
     stateful: bool = True
+
+    def __post_init__(self) -> None:
+        _check_name(self.group, "security group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

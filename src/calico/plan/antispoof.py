@@ -5,14 +5,16 @@ its interface is in the maps (the *gate*), which is done last, when all else abo
 in the kernel (P52).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from typing import NamedTuple
 
-from calico.model.ids import Address, InterfaceName, Mac, Prefix
+from calico.model.ids import Address, GroupId, InterfaceName, Mac, Prefix
 from calico.model.records import Endpoint, Subnet
 
-_GATES = ("from_port", "to_port")
+_GATES = ("from_port", "to_port", "out_policy", "in_policy")
+_VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|\d+)")
 
 
 class Element(NamedTuple):
@@ -27,20 +29,30 @@ class Element(NamedTuple):
         """Return the interface that the element is about, if it is about one."""
         return InterfaceName(self.key.split('"')[1]) if self.key[0] == '"' else None
 
+    @property
+    def to_verdict(self) -> bool:
+        """Return whether its value is a verdict; else it is a comment, or empty."""
+        return bool(_VERDICT_MAP.fullmatch(self.set))
 
-Elements = Mapping[Element, str]  # the value is a map's verdict, or ""
+
+Elements = Mapping[Element, str]
 
 
 def plan_elements(
-    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
+    endpoints: Iterable[Endpoint],
+    subnets: Iterable[Subnet],
+    stateless: Container[GroupId] = (),
 ) -> dict[Element, str]:
-    """Return all elements that a host serving `endpoints` should have, gates included.
+    """Return what a host serving `endpoints` lets them send, gates included.
 
     `subnets` are the cloud's: their broadcast addresses are nobody's destination.
+    Ports of the groups in `stateless` have no connections (P6).
     """
     elements: dict[Element, str] = {}
     for endpoint in endpoints:
-        elements.update(_gates(endpoint))
+        # Neutron allows no mix of stateful and stateless groups on a port.
+        stateful = not any(group in stateless for group in endpoint.groups)
+        elements.update(_gates(endpoint, stateful=stateful))
         for element in _facts(endpoint):
             elements[element] = ""
     for subnet in subnets:
@@ -90,7 +102,7 @@ def _without_overlaps(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     return (*ordered, *fours, *sixes)
 
 
-def _gates(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
+def _gates(endpoint: Endpoint, *, stateful: bool) -> Iterator[tuple[Element, str]]:
     key = f'"{endpoint.interface}"'
     guarded = endpoint.port_security
     yield (
@@ -98,6 +110,12 @@ def _gates(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
         "goto guarded" if guarded else "goto destination",
     )
     yield Element("inet", "to_port", key), "accept"
+    for way in ("out", "in"):
+        checks = f"goto {way}_{'stateful' if stateful else 'groups'}"
+        yield (
+            Element("inet", f"{way}_policy", key),
+            checks if guarded else "accept",
+        )
     yield (
         Element("arp", "from_port", key),
         "goto guarded" if guarded else "goto unanswered",

@@ -32,7 +32,9 @@ from calico.model.ids import (
 )
 from calico.model.records import Endpoint
 from calico.model.world import World
-from calico.plan.antispoof import Element, plan_elements, single, sources
+from calico.plan.antispoof import Element, is_gate, plan_elements, single, sources
+from calico.plan.nft import Parts, fixed_parts
+from calico.plan.policy import plan_groups, stateless_groups
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
@@ -150,6 +152,7 @@ class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists."""
 
     state: State
+    parts: Parts
     elements: Mapping[Element, str]
     served: tuple[Endpoint, ...] = ()
     absent: tuple[Endpoint, ...] = ()
@@ -195,7 +198,10 @@ def plan_host(
     accepted, refused = _accept(world.endpoints)
     served = tuple(e for e in accepted if e.interface in facts.taps)
     gates_open = {f'"{e.interface}"' for e in served}
-    elements = plan_elements(accepted, world.subnets.values())
+    groups = plan_groups(accepted, world.groups)
+    elements = plan_elements(
+        accepted, world.subnets.values(), stateless_groups(world.groups)
+    )
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
@@ -203,10 +209,11 @@ def plan_host(
     items += _routes(served, facts)
     return HostPlan(
         state=state_of(items),
+        parts={**fixed_parts(), **groups.parts},
         elements={
-            element: verdict
-            for element, verdict in elements.items()
-            if not verdict or element.key in gates_open
+            element: value
+            for element, value in {**elements, **groups.elements}.items()
+            if not is_gate(element) or element.key in gates_open
         },
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),

@@ -2,13 +2,17 @@
 
 `inet calico` looks at IP and `arp calico` at ARP. All that differs per port is elements
 of their sets and verdict maps (`plan.antispoof`), so a change costs its own size (P51)
-and a packet's cost does not depend on the number of ports. Table as data: rendered here
-and compared with what the kernel has by each rule's comment.
+and a packet's cost does not depend on the number of ports. Security groups add sets and
+chains of their own (`plan.policy`). Table as data: `plan.nft` renders it, and compares
+it with what the kernel has by each rule's comment.
 
 A `tap` interface that is in no map is cut off, both ways.
+
+What a packet between instances passes, in order: `prerouting` (is the source its own?),
+`forward_from` (may the sender send it?), `forward` (may the receiver have it?). The two
+are chains of their own, so that to accept in one is not to accept in the other.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -16,16 +20,23 @@ TABLE = "calico"
 _ANY_TAP = '"tap*"'
 _RAW = -300  # before connection tracking
 _FILTER = 0
+_SENDER = -1  # just before the filter of the receiver
+CUT = 0x01000000
+"""The bit of a connection's mark that says: no longer allowed (P7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set of a table, or a map to verdicts; `types` is the concatenation's."""
+    """A set of a table, or a map to verdicts; `types` is the concatenation's.
+
+    The elements of one that is `counted` have counters, and a comment as their value.
+    """
 
     name: str
     types: tuple[str, ...]
     interval: bool = False
     verdicts: bool = False
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +154,30 @@ _TO_HOST = Chain(
         Rule("drop", "nothing else from an instance to its host"),
     ),
 )
+
+
+def _stateful(name: str, groups: str) -> Chain:
+    return Chain(
+        name,
+        (
+            Rule(
+                f"ct mark & {CUT:#x} == {CUT:#x} counter drop",
+                "a connection that is no longer allowed (P7)",
+            ),
+            Rule("ct state established,related accept", "allowed when it began"),
+            Rule("ct state invalid counter drop", "of no connection"),
+            Rule(f"goto {groups}", "to the port's groups"),
+        ),
+    )
+
+
 _INET = Table(
     "inet",
     (
         Set("from_port", ("ifname",), verdicts=True),
         Set("to_port", ("ifname",), verdicts=True),
+        Set("out_policy", ("ifname",), verdicts=True),
+        Set("in_policy", ("ifname",), verdicts=True),
         Set("macs", ("ifname", "ether_addr")),
         Set("sources4", ("ifname", "ether_addr", "ipv4_addr")),
         Set("sources6", ("ifname", "ether_addr", "ipv6_addr")),
@@ -175,11 +205,38 @@ _INET = Table(
                 Rule("drop", "a port that is not served"),
             ),
         ),
+        _stateful("out_stateful", "out_groups"),
+        _stateful("in_stateful", "in_groups"),
+        Chain(
+            "forward_from_instance",
+            (
+                Rule("iifname vmap @out_policy", "to the port's own policy"),
+                Rule("drop", "a port that is not served"),
+            ),
+        ),
+        Chain(
+            "forward_to_instance",
+            (
+                Rule("oifname vmap @in_policy", "to the port's own policy"),
+                Rule("drop", "a port that is not served"),
+            ),
+        ),
         Chain(
             "prerouting",
             (Rule(f"iifname {_ANY_TAP} goto from_instance", "from an instance"),),
             "prerouting",
             _RAW,
+        ),
+        Chain(
+            "forward_from",
+            (
+                Rule(
+                    f"iifname {_ANY_TAP} goto forward_from_instance",
+                    "from an instance",
+                ),
+            ),
+            "forward",
+            _SENDER,
         ),
         Chain(
             "input",
@@ -191,7 +248,7 @@ _INET = Table(
             (
                 Rule("ip daddr { 169.254.0.0/16, 224.0.0.0/24 } drop", "link-local"),
                 Rule("ip6 daddr { fe80::/10, ff02::/16 } drop", "link-local"),
-                Rule(f"oifname {_ANY_TAP} goto to_instance", "to an instance"),
+                Rule(f"oifname {_ANY_TAP} goto forward_to_instance", "to an instance"),
             ),
             "forward",
         ),
@@ -270,69 +327,3 @@ _ARP = Table(
     ),
 )
 TABLES = (_INET, _ARP)
-
-
-def render(table: Table) -> str:
-    """Return a table's definition, without elements, in nft's language."""
-    lines = [f"table {table.family} {TABLE} {{"]
-    for each in table.sets:
-        lines += _render_set(each)
-    for chain in table.chains:
-        lines += _render_chain(chain)
-    return "\n".join([*lines, "}"])
-
-
-def skeleton(table: Table) -> frozenset[str]:
-    """Return what must be in the kernel for the table to be this one: one line each.
-
-    Elements are not part of it. `system.nft` makes the same lines of what it reads.
-    """
-    return frozenset(_skeleton_lines(table))
-
-
-def describe_set(family: str, declared: Set) -> str:
-    """Return a set's line of a skeleton."""
-    kind = "map" if declared.verdicts else "set"
-    interval = " interval" if declared.interval else ""
-    return f"{family} {kind} {declared.name} {'.'.join(declared.types)}{interval}"
-
-
-def describe_chain(family: str, name: str, hook: str | None, priority: int) -> str:
-    """Return a chain's line of a skeleton."""
-    return f"{family} chain {name} {hook} {priority if hook else '-'}"
-
-
-def describe_rule(family: str, chain: str, position: int, comment: str) -> str:
-    """Return a rule's line of a skeleton; `position` counts from 0 in its chain."""
-    return f"{family} rule {chain} {position} {comment}"
-
-
-def _skeleton_lines(table: Table) -> Iterator[str]:
-    family = table.family
-    for each in table.sets:
-        yield describe_set(family, each)
-    for chain in table.chains:
-        yield describe_chain(family, chain.name, chain.hook, chain.priority)
-        for position, rule in enumerate(chain.rules):
-            yield describe_rule(family, chain.name, position, rule.comment)
-
-
-def _render_set(declared: Set) -> list[str]:
-    kind = "map" if declared.verdicts else "set"
-    verdict = " : verdict" if declared.verdicts else ""
-    lines = [
-        f"  {kind} {declared.name} {{",
-        f"    type {' . '.join(declared.types)}{verdict}",
-    ]
-    if declared.interval:
-        lines.append("    flags interval")
-    return [*lines, "  }"]
-
-
-def _render_chain(chain: Chain) -> list[str]:
-    lines = [f"  chain {chain.name} {{"]
-    if chain.hook:
-        hook = f"type filter hook {chain.hook} priority {chain.priority}"
-        lines.append(f"    {hook}; policy accept;")
-    lines += [f'    {rule.text} comment "{rule.comment}"' for rule in chain.rules]
-    return [*lines, "  }"]

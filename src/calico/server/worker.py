@@ -20,7 +20,7 @@ from oslo_log import log
 
 from calico.datastore.client import Client
 from calico.datastore.store import Compare, DatastoreError, Put, Store, Transaction
-from calico.datastore.watcher import Watch
+from calico.datastore.watcher import Ranges, Watch
 from calico.model.keys import CLUSTER_INFORMATION, Keys
 from calico.server import agents, status
 from calico.server.leadership import Leadership
@@ -73,7 +73,9 @@ class Duties:
         identity = f"{socket.gethostname()}:{os.getpid()}"
         self._election = Leadership(self._client, self._keys.election, identity)
         self._backlog = Backlog(self._client, self._keys)
-        self._watch = Watch(self._client, [self._keys.hosts], [], self._heard)
+        self._watch = Watch(
+            self._client, Ranges(prefixes=frozenset({self._keys.hosts})), self._heard
+        )
         self._loops = [
             Loop("journal", RETRY_INTERVAL, self._if_elected(self._retry)),
             Loop("status", STATUS_INTERVAL, self._if_elected(self._status)),

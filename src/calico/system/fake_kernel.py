@@ -22,11 +22,12 @@ from calico.plan.host import (
     interface_of,
     key_of,
 )
-from calico.plan.ruleset import TABLES, Table
-from calico.reconcile.diff import Diff
+from calico.plan.nft import Part
+from calico.plan.ruleset import TABLES
+from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have
-from calico.system.nft import NftError, NftState
+from calico.system.nft import NftError
 
 
 class FakeKernel:
@@ -39,10 +40,10 @@ class FakeKernel:
     def __init__(self, taps: Iterable[InterfaceName] = ()) -> None:
         self.items: dict[Key, Item] = {}
         self.elements: dict[Element, str] = {}
-        self.whole: set[str] = set()
+        self.parts: dict[Part, str] = {}
         self.addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
         self.refuse: Callable[[Item], bool] = lambda _: False
-        self.refuse_filter: Callable[[Diff[Element, str]], bool] = lambda _: False
+        self.refuse_filter: Callable[[FilterChange], bool] = lambda _: False
         self.exposed: list[str] = []  # ports open without their protection
         for tap in taps:
             self.plug(tap)
@@ -60,11 +61,10 @@ class FakeKernel:
     def read(self, *, resync: bool) -> Have:
         """Return what there is."""
         del resync  # there is no memory to distrust
-        elements = {e: v for e, v in self.elements.items() if e.family in self.whole}
         return Have(
             items={k: i for k, i in self.items.items() if not isinstance(i, Setting)},
             taps=frozenset(self._links()),
-            filter=NftState(whole=frozenset(self.whole), elements=elements),
+            filter=FilterState(parts=dict(self.parts), elements=dict(self.elements)),
             addresses=self.addresses,
         )
 
@@ -96,31 +96,26 @@ class FakeKernel:
                 self.items.pop(key_of(item), None)
         return failures
 
-    def change_filter(
-        self, change: Diff[Element, str], broken: Sequence[Table]
-    ) -> None:
-        """Change elements in one transaction."""
+    def change_filter(self, change: FilterChange) -> None:
+        """Change the filter in one transaction."""
         if self.refuse_filter(change):
             raise NftError("refused on request")
-        elements, whole = dict(self.elements), set(self.whole)
-        for table in broken:
-            whole.add(table.family)
-            elements = {e: v for e, v in elements.items() if e.family != table.family}
-        renewed = {table.family for table in broken}
-        for element in (*change.drop, *change.replaced):
-            if element.family not in renewed and elements.pop(element, None) is None:
+        before = FilterState(parts=self.parts, elements=self.elements)
+        for element in (*change.elements.drop, *change.elements.replaced):
+            if element not in self.elements and element.family not in change.renewed:
                 raise NftError(f"{element} is not there")
-        for element, verdict in change.put.items():
-            if element.family not in whole or element in elements:
-                raise NftError(f"no table for {element}, or it is there")
-            elements[element] = verdict
-        self._note_exposed(elements)
-        self.elements, self.whole = elements, whole
+        after = change.applied_to(before)
+        for element in change.elements.put:
+            if Part(element.family, "set", element.set) not in after.parts:
+                raise NftError(f"no set for {element}")
+        self._note_exposed(after.elements)
+        self.parts, self.elements = dict(after.parts), dict(after.elements)
 
     def __str__(self) -> str:
         lines = [str(self.items[key]) for key in sorted(self.items)]
         lines += [f"{e.family} {e.set} {e.key}" for e in sorted(self.elements)]
-        lines += [f"no table {t.family}" for t in TABLES if t.family not in self.whole]
+        families = {part.family for part in self.parts}
+        lines += [f"no table {t.family}" for t in TABLES if t.family not in families]
         return "\n".join(lines)
 
     def _links(self) -> dict[InterfaceName, Link]:

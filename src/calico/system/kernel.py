@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
-from calico.plan.antispoof import Element
 from calico.plan.host import Bridge, Item, Key, Setting, State
-from calico.plan.ruleset import Table
-from calico.reconcile.diff import Diff
+from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, read_state
 from calico.system.netlink import Change, apply_changes
-from calico.system.nft import Nft, NftState
+from calico.system.nft import Nft
 from calico.system.sysctl import read_settings, write_setting
 
 
@@ -26,7 +24,7 @@ class Have:
 
     items: State
     taps: frozenset[InterfaceName]
-    filter: NftState
+    filter: FilterState
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 
 
@@ -53,10 +51,8 @@ class Host(Protocol):
     def drop(self, items: Sequence[Item]) -> list[Failure]:
         """Remove items, in their order; return those that failed."""
 
-    def change_filter(
-        self, change: Diff[Element, str], broken: Sequence[Table]
-    ) -> None:
-        """Change elements in one transaction; NftError if it is refused, whole."""
+    def change_filter(self, change: FilterChange) -> None:
+        """Change the filter in one transaction; NftError if it is refused, whole."""
 
 
 class Kernel:
@@ -95,11 +91,9 @@ class Kernel:
         changes = [Change(i, put=False) for i in items if not isinstance(i, Setting)]
         return self._apply(changes)
 
-    def change_filter(
-        self, change: Diff[Element, str], broken: Sequence[Table]
-    ) -> None:
-        """Change elements in one transaction."""
-        self._nft.apply(change, broken)
+    def change_filter(self, change: FilterChange) -> None:
+        """Change the filter in one transaction."""
+        self._nft.apply(change)
 
     def _apply(self, changes: Sequence[Change]) -> list[Failure]:
         failures = []

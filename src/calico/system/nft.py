@@ -1,8 +1,8 @@
 """nftables through libnftables, in this process: one atomic transaction a change.
 
 Ours are the tables named `calico` of the families in `plan.ruleset`, whole. A change
-costs its own elements; only a resync reads the tables, and only a table that is not
-what it should be is replaced, in the transaction that fills it again (P51).
+costs its own parts and elements, and the tables are read only when somebody else may
+have changed them (P51).
 """
 
 import ctypes
@@ -10,49 +10,27 @@ import json
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from calico.plan.antispoof import Element
-from calico.plan.ruleset import (
-    TABLE,
-    TABLES,
-    Set,
-    Table,
-    describe_chain,
-    describe_rule,
-    describe_set,
-    render,
-    skeleton,
-)
-from calico.reconcile.diff import Diff
+from calico.plan.nft import Part, describe_chain, describe_set
+from calico.plan.ruleset import TABLE, TABLES, Set
+from calico.reconcile.filter import FilterChange, FilterState, render
 
 _LIBRARY = "libnftables.so.1"
-_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON (nftables/libnftables.h)
+# NFT_CTX_OUTPUT_JSON, _NUMERIC_PROTO, _NUMERIC_PRIO, _NUMERIC_SYMBOL: names would
+# depend on the files of the machine (nftables/libnftables.h).
+_JSON = 1 << 4 | 1 << 7 | 1 << 8 | 1 << 9
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_GENERATION, _GET_GENERATION = _SUBSYSTEM | 15, _SUBSYSTEM | 16
 # struct nlmsghdr, then struct nfgenmsg
 _ASK_GENERATION = struct.pack("=IHHIIBBH", 20, _GET_GENERATION, 1, 1, 0, 0, 0, 0)
 _NETFILTER = 12  # NETLINK_NETFILTER
-_VERDICT_MAPS = {
-    (table.family, each.name)
-    for table in TABLES
-    for each in table.sets
-    if each.verdicts
-}
 
 
 class NftError(Exception):
     """libnftables is missing, or refused a command; the message says which and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NftState:
-    """What the kernel has of our tables: those that are whole, and their elements."""
-
-    whole: frozenset[str]
-    elements: Mapping[Element, str]
 
 
 class Nft:
@@ -69,9 +47,9 @@ class Nft:
         self._context = ctypes.c_void_p(self._library.nft_ctx_new(0))
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
-        self._known: tuple[int, NftState] | None = None
+        self._known: tuple[int, FilterState] | None = None
 
-    def read(self, *, resync: bool = True) -> NftState:
+    def read(self, *, resync: bool = True) -> FilterState:
         """Return what there is of our tables.
 
         The kernel counts changes of all tables. While the count is what it was after
@@ -83,64 +61,39 @@ class Nft:
             self._known = (generation, self._read())
         return self._known[1]
 
-    def _read(self) -> NftState:
-        whole: set[str] = set()
+    def _read(self) -> FilterState:
+        parts: dict[Part, str] = {}
         elements: dict[Element, str] = {}
         for table in TABLES:
-            found = self._list(table)
-            if frozenset(_skeleton(table.family, found)) == skeleton(table):
-                whole.add(table.family)
-                elements.update(_elements(table.family, found))
-        return NftState(whole=frozenset(whole), elements=elements)
+            found = self._list(table.family)
+            parts.update(_parts(table.family, found))
+            elements.update(_elements(table.family, found))
+        return FilterState(parts=parts, elements=elements)
 
-    def apply(self, change: Diff[Element, str], broken: Iterable[Table] = ()) -> None:
-        """Change elements in one transaction; NftError if it is refused, whole.
-
-        The tables in `broken` are made anew in it: `change` must put all their
-        elements.
-        """
-        commands = [text for table in broken for text in _renewal(table)]
-        renewed = {table.family for table in broken}
-        stale = {
-            element: verdict
-            for element, verdict in (*change.drop.items(), *change.replaced.items())
-            if element.family not in renewed
-        }
-        commands += _element_commands("delete", stale)
-        commands += _element_commands("add", change.put)
-        if not commands:
+    def apply(self, change: FilterChange) -> None:
+        """Make a change in one transaction; NftError if it is refused, whole."""
+        if not change:
             return
         before = read_generation()
         try:
-            self._run("\n".join(commands))
+            self._run(render(change))
         except NftError:
             self._known = None
             raise
-        self._remember(before, change, renewed)
+        self._remember(before, change)
 
-    def _remember(
-        self, before: int, change: Diff[Element, str], renewed: set[str]
-    ) -> None:
+    def _remember(self, before: int, change: FilterChange) -> None:
         """Keep what is known true after our own change, if nobody else made one."""
         known, self._known = self._known, None
         after = read_generation()
         # A transaction that was committed counts one.
-        if known is None or known[0] != before or after != before + 1:
-            return
-        kept = {
-            element: verdict
-            for element, verdict in known[1].elements.items()
-            if element not in change.drop and element.family not in renewed
-        }
-        state = NftState(
-            whole=known[1].whole | renewed, elements={**kept, **change.put}
-        )
-        self._known = (after, state)
+        if known is not None and known[0] == before and after == before + 1:
+            self._known = (after, change.applied_to(known[1]))
 
-    def _list(self, table: Table) -> list[dict[str, Any]]:
+    def _list(self, family: str) -> list[dict[str, Any]]:
         self._library.nft_ctx_output_set_flags(self._context, _JSON)
         try:
-            output = self._run(f"list table {table.family} {TABLE}")
+            output = self._run(f"list table {family} {TABLE}")
         except NftError:
             return []  # there is none; a kernel without nftables refuses the writing
         finally:
@@ -171,77 +124,78 @@ def read_generation() -> int:
     return int(generation)
 
 
-def _renewal(table: Table) -> tuple[str, ...]:
-    name = f"{table.family} {TABLE}"
-    # Declaring it first makes the deletion legal where there is none.
-    return (f"table {name}", f"delete table {name}", render(table))
-
-
-def _element_commands(verb: str, elements: Mapping[Element, str]) -> Iterator[str]:
-    by_set = defaultdict(list)
-    for element, verdict in sorted(elements.items()):
-        value = f" : {verdict}" if verdict and verb == "add" else ""
-        by_set[element.family, element.set].append(element.key + value)
-    for (family, name), keys in by_set.items():
-        yield f"{verb} element {family} {TABLE} {name} {{ {', '.join(keys)} }}"
-
-
-def _skeleton(family: str, found: list[dict[str, Any]]) -> Iterator[str]:
-    positions: dict[str, int] = defaultdict(int)
+def _parts(family: str, found: list[dict[str, Any]]) -> dict[Part, str]:
+    """Return the sets and chains that were read, as the lines that describe them."""
+    parts = {}
+    chains = {}
+    comments: dict[str, list[str]] = defaultdict(list)
     for entry in found:
         ((kind, body),) = entry.items()
         if kind in {"set", "map"}:
-            types = body["type"]
-            yield describe_set(
-                family,
-                Set(
-                    body["name"],
-                    (types,) if isinstance(types, str) else tuple(types),
-                    interval="interval" in body.get("flags", ()),
-                    verdicts=body.get("map") == "verdict",
-                ),
-            )
+            parts[Part(family, "set", body["name"])] = describe_set(_set(body))
         elif kind == "chain":
-            yield describe_chain(
-                family, body["name"], body.get("hook"), body.get("prio", 0)
-            )
+            chains[body["name"]] = (body.get("hook"), body.get("prio", 0))
         elif kind == "rule":
-            chain = body["chain"]
-            comment = body.get("comment", "")
-            yield describe_rule(family, chain, positions[chain], comment)
-            positions[chain] += 1
+            comments[body["chain"]].append(body.get("comment", ""))
+    for name, (hook, priority) in chains.items():
+        line = describe_chain(hook, priority, comments[name])
+        parts[Part(family, "chain", name)] = line
+    return parts
+
+
+def _set(body: Mapping[str, Any]) -> Set:
+    types = body["type"]
+    return Set(
+        body["name"],
+        (types,) if isinstance(types, str) else tuple(types),
+        interval="interval" in body.get("flags", ()),
+        verdicts=body.get("map") == "verdict",
+        counted="stmt" in body,
+    )
 
 
 def _elements(
     family: str, found: list[dict[str, Any]]
 ) -> Iterator[tuple[Element, str]]:
     for entry in found:
-        body = entry.get("set") or entry.get("map") or {}
+        body = entry.get("set") or entry.get("map")
+        if not body:
+            continue
+        named = "ifname" in body["type"]  # then it comes first
         for written in body.get("elem", ()):
-            if (family, body["name"]) in _VERDICT_MAPS:
-                key, verdict = written
-                yield Element(family, body["name"], _key(key)), _verdict(verdict)
-            else:
-                yield Element(family, body["name"], _key(written)), ""
+            key, value = _entry(written)
+            yield Element(family, body["name"], _key(key, named=named)), value
 
 
-def _key(written: Any) -> str:
+def _entry(written: Any) -> tuple[Any, str]:
+    """Return an element's key, and its verdict or comment."""
+    match written:
+        case [key, verdict]:
+            return key, _verdict(verdict)
+        case {"elem": {"val": key, **more}}:
+            return key, str(more.get("comment", ""))
+        case _:
+            return written, ""
+
+
+def _key(written: Any, *, named: bool) -> str:
     """Return an element as the plan writes it; interfaces are quoted, all else not."""
     match written:
-        case {"concat": [interface, *rest]}:
-            return " . ".join([f'"{interface}"', *map(_part, rest)])
-        case str() if written[:1].isdigit():
-            return written
-        case str():
-            return f'"{written}"'
+        case {"concat": parts}:
+            texts = [_part(part) for part in parts]
         case _:
-            return _part(written)
+            texts = [_part(written)]
+    if named:
+        texts[0] = f'"{texts[0]}"'
+    return " . ".join(texts)
 
 
 def _part(written: Any) -> str:
     match written:
         case {"prefix": {"addr": address, "len": length}}:
             return f"{address}/{length}"
+        case {"range": [first, last]}:
+            return f"{first}-{last}"
         case _:
             return str(written)
 
