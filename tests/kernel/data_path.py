@@ -10,6 +10,7 @@ from typing import Any, Self
 from tests.kernel.netns import Netns, in_netns, ip, link
 from tests.policies import OPEN, OPEN_GROUPS
 
+from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.groups import Groups
@@ -82,6 +83,7 @@ class HostBed:
     endpoints: dict[PortId, Endpoint] = field(default_factory=dict)
     guests: dict[PortId, Netns] = field(default_factory=dict)
     keeper: Keeper | None = None
+    cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
@@ -113,7 +115,9 @@ class HostBed:
                 self.keeper = Keeper(Kernel(), AgentSettings(host=HOST))
             gateways = plan_dnsmasq(world).gateways
             _, delta = self.keeper.compare(world, gateways, resync=resync)
-            return self.keeper.apply(delta)
+            outcome = self.keeper.apply(delta)
+            problems = self.cutter.follow(outcome, delta.filter, self.groups)
+            return replace(outcome, problems=(*outcome.problems, *problems))
 
     def changes(self, *endpoints: Endpoint, resync: bool = True) -> list[str]:
         """Return what a pass would change."""
@@ -133,6 +137,7 @@ class HostBed:
     def restart(self) -> None:
         """Forget what an agent remembers."""
         self.keeper = None
+        self.cutter = Cutter(KernelConnections())
 
     def __enter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ def test_the_text_does_not_depend_on_the_order_of_objects() -> None:
     nodes = [node(f"h{n}", n) for n in range(1, 9)]
     peers = [peer(f"p{n}", f"172.30.0.{n}") for n in range(100, 108)]
     wanted = plan_bird(world(*subnets, nodes=tuple(nodes), peers=tuple(peers)), FACTS)
-    chance = random.Random(1)  # noqa: S311 - an order to try, not a secret
+    chance = random.Random(1)
     for _ in range(20):
         for items in (subnets, nodes, peers):
             chance.shuffle(items)

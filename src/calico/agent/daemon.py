@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from calico import obs
+from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.heartbeat import Heartbeat
 from calico.agent.keeper import Keeper, own_address
 from calico.agent.loop import Event, Loop, Parts
@@ -126,6 +127,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         keys=keys,
         world=_world(watch, settings, keys),
         keeper=Keeper(Kernel(), settings),
+        cutter=Cutter(KernelConnections()),
         services=(*_services(settings), introduction.apply),
         writer=writer,
         metrics=metrics,

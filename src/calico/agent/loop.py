@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from calico.agent.cutter import Cutter
 from calico.agent.keeper import Keeper
 from calico.agent.statuses import StatusWriter, statuses
 from calico.model.ids import HostName
@@ -52,6 +53,7 @@ class Parts:
     keys: Keys
     world: Callable[[], World | None]
     keeper: Keeper
+    cutter: Cutter
     services: tuple[Callable[[World, Have], list[Problem]], ...]
     writer: StatusWriter
     metrics: Metrics
@@ -124,7 +126,11 @@ class Loop:
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
         self._last = world, have
-        problems = [*outcome.problems, *self._serve(world, have)]
+        problems = [
+            *outcome.problems,
+            *parts.cutter.follow(outcome, delta.filter, world.groups),
+            *self._serve(world, have),
+        ]
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
         problems += [

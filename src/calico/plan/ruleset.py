@@ -165,7 +165,12 @@ def _stateful(name: str, groups: str) -> Chain:
                 "a connection that is no longer allowed (P7)",
             ),
             Rule("ct state established,related accept", "allowed when it began"),
-            Rule("ct state invalid counter drop", "of no connection"),
+            # The tracker checks UDP-Lite against UDP's pseudo header and takes what is
+            # right for damaged: it has to pass the groups in either direction.
+            Rule(
+                "meta l4proto != udplite ct state invalid counter drop",
+                "of no connection",
+            ),
             Rule(f"goto {groups}", "to the port's groups"),
         ),
     )

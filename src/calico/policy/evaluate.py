@@ -50,6 +50,10 @@ class Packet:
         """Return the far end's address, seen from the port that is asked about."""
         return self.source if direction is Direction.INGRESS else self.destination
 
+    def near(self, direction: Direction) -> Address:
+        """Return the address of the port that is asked about."""
+        return self.destination if direction is Direction.INGRESS else self.source
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -88,12 +92,18 @@ def rules_of(policy: Policy | None, direction: Direction) -> tuple[Rule, ...]:
 def matches(groups: Groups, rule: Rule, direction: Direction, packet: Packet) -> bool:
     """Tell whether one rule allows a packet."""
     remote = packet.remote(direction)
+    return says_of_transport(rule, packet) and (
+        rule.remote is None or _is_among(groups, rule.remote, remote)
+    )
+
+
+def says_of_transport(rule: Rule, packet: Packet) -> bool:
+    """Tell whether a rule allows a packet, whoever its remote is."""
     return (
         rule.version == packet.version
         and rule.protocol in {None, packet.protocol}
         and _ports_match(rule, packet)
         and _icmp_matches(rule, packet)
-        and (rule.remote is None or _is_among(groups, rule.remote, remote))
     )
 
 

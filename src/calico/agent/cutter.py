@@ -1,0 +1,77 @@
+"""Cuts the connections that policy no longer allows, and no others (P7, S16).
+
+New packets meet the new rules at once. A connection that began under the old ones would
+go on for ever, so after a change each one is judged anew.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from calico.agent.keeper import Outcome
+from calico.model.groups import Groups
+from calico.model.ids import Address
+from calico.policy.flows import Connections
+from calico.reconcile.filter import FilterChange
+from calico.reconcile.problem import Problem
+from calico.system.conntrack import Connection, mark_connections, read_connections
+
+_POLICY_SETS = ("in", "out", "members", "nets")
+
+
+class Tracked(Protocol):
+    """The seam to the kernel's connections."""
+
+    def read(self, concern: Callable[[Address], bool]) -> Iterator[Connection]:
+        """Yield the connections with an end that is of concern."""
+
+    def mark(self, connections: Sequence[Connection], *, cut: bool) -> list[Problem]:
+        """Cut connections off, or let them go on."""
+
+
+class KernelConnections:
+    """The connections of the calling thread's network namespace."""
+
+    def read(self, concern: Callable[[Address], bool]) -> Iterator[Connection]:
+        """Yield the connections with an end that is of concern."""
+        return read_connections(concern)
+
+    def mark(self, connections: Sequence[Connection], *, cut: bool) -> list[Problem]:
+        """Cut connections off, or let them go on."""
+        return mark_connections(connections, cut=cut)
+
+
+class Cutter:
+    """Judges connections after what may have changed the verdict on them."""
+
+    def __init__(self, tracked: Tracked) -> None:
+        self._tracked = tracked
+        self._due = True  # what changed while no agent was here is not known
+
+    def follow(
+        self, outcome: Outcome, change: FilterChange, groups: Groups
+    ) -> list[Problem]:
+        """Judge connections, if the change of the filter was one of policy."""
+        self._due |= concerns_policy(change)
+        if not self._due:
+            return []
+        judge = Connections(outcome.plan.served, groups)
+        cut: list[Connection] = []
+        restored: list[Connection] = []
+        try:
+            for one in self._tracked.read(judge.concern):
+                allowed = judge.allow(one.packet)
+                if allowed == one.cut:
+                    (restored if allowed else cut).append(one)
+            problems = self._tracked.mark(cut, cut=True)
+            problems += self._tracked.mark(restored, cut=False)
+        except OSError as e:
+            return [Problem("connections", "judge", str(e))]
+        self._due = bool(problems)
+        return problems
+
+
+def concerns_policy(change: FilterChange) -> bool:
+    """Tell whether a change of the filter may change the verdict on a connection."""
+    names = {element.set for element in (*change.elements.put, *change.elements.drop)}
+    names |= {part.name for part in (*change.put, *change.drop)}
+    return any(name.startswith(_POLICY_SETS) for name in names)

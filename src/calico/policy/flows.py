@@ -1,0 +1,94 @@
+"""Which connections that were allowed once are allowed still (P7, S16).
+
+A connection is judged by its first packet, with every port of this host that is at one
+of its ends. As many are asked about at once, remotes are looked up in sets; what is
+answered is what the judge says (`policy.evaluate`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from calico.model.groups import Groups
+from calico.model.ids import Address, GroupId, Prefix
+from calico.model.records import Endpoint, Remote
+from calico.policy.evaluate import Direction, Packet, rules_of, says_of_transport
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefixes:
+    """Prefixes, the single addresses apart."""
+
+    singles: frozenset[Address]
+    networks: tuple[Prefix, ...]
+
+    def hold(self, address: Address) -> bool:
+        return address in self.singles or any(address in n for n in self.networks)
+
+
+class Connections:
+    """The judge of connections of a host that serves `endpoints`."""
+
+    def __init__(self, endpoints: Iterable[Endpoint], groups: Groups) -> None:
+        self._groups = groups
+        self._remotes: dict[Remote, _Prefixes] = {}
+        self._at: dict[Address, list[Endpoint]] = defaultdict(list)
+        self._within: list[tuple[Prefix, Endpoint]] = []
+        for endpoint in endpoints:
+            for address in endpoint.addresses:
+                self._at[address].append(endpoint)
+            for pair in endpoint.pairs:
+                if pair.prefix.prefixlen == pair.prefix.max_prefixlen:
+                    self._at[pair.prefix.network_address].append(endpoint)
+                else:
+                    self._within.append((pair.prefix, endpoint))
+
+    def concern(self, address: Address) -> bool:
+        """Tell whether an address is of one of the host's ports."""
+        return address in self._at or any(address in p for p, _ in self._within)
+
+    def allow(self, packet: Packet) -> bool:
+        """Tell whether a connection that began with this packet may go on.
+
+        Of several ports with one address, one that allows it is enough: which of them
+        has the connection is not known.
+        """
+        return self._at_end(packet, Direction.EGRESS) and self._at_end(
+            packet, Direction.INGRESS
+        )
+
+    def _at_end(self, packet: Packet, direction: Direction) -> bool:
+        near = packet.near(direction)
+        ports = list(self._ports(near))
+        return not ports or any(self._port(e, direction, packet) for e in ports)
+
+    def _ports(self, address: Address) -> Iterator[Endpoint]:
+        yield from self._at.get(address, ())
+        yield from (e for prefix, e in self._within if address in prefix)
+
+    def _port(self, endpoint: Endpoint, direction: Direction, packet: Packet) -> bool:
+        return not endpoint.port_security or any(
+            self._group(group, direction, packet) for group in endpoint.groups
+        )
+
+    def _group(self, group: GroupId, direction: Direction, packet: Packet) -> bool:
+        remote = packet.remote(direction)
+        return any(
+            says_of_transport(rule, packet)
+            and (rule.remote is None or self._prefixes(rule.remote).hold(remote))
+            for rule in rules_of(self._groups.policies.get(group), direction)
+        )
+
+    def _prefixes(self, remote: Remote) -> _Prefixes:
+        known = self._remotes.get(remote)
+        if known is None:
+            prefixes = self._groups.prefixes(remote)
+            known = self._remotes[remote] = _Prefixes(
+                frozenset(
+                    p.network_address
+                    for p in prefixes
+                    if p.prefixlen == p.max_prefixlen
+                ),
+                tuple(p for p in prefixes if p.prefixlen < p.max_prefixlen),
+            )
+        return known

@@ -1,0 +1,264 @@
+"""What a change of security groups does to guests that talk."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+import pytest
+from tests.kernel.data_path import HostBed, endpoint, host_bed
+from tests.kernel.netns import Netns, eventually, in_netns
+
+from calico.model.groups import Groups
+from calico.model.ids import AddressGroupId, GroupId
+from calico.model.records import (
+    Policy,
+    PortRange,
+    Remote,
+    RemoteAddressGroup,
+    RemoteGroup,
+    Rule,
+)
+
+CLIENTS, SERVERS = GroupId("clients"), GroupId("servers")
+OFFICE = AddressGroupId("office")
+A = replace(endpoint(2), groups=frozenset({CLIENTS}))
+B = replace(endpoint(3), groups=frozenset({SERVERS}))
+ADDRESSES = {4: ("10.65.0.2", "10.65.0.3"), 6: ("2001:db8:65::2", "2001:db8:65::3")}
+EVERYTHING = tuple(Rule(version=v, id=f"any{v}") for v in (4, 6))
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+QUIET = 0.3  # seconds in which nothing may arrive: an answer takes a millisecond
+
+
+@pytest.fixture
+def bed() -> Iterator[HostBed]:
+    with host_bed() as one:
+        one.plug(A)
+        one.plug(B)
+        yield one
+
+
+def groups(
+    *ingress: Rule,
+    members: tuple[str, ...] = (),
+    office: tuple[str, ...] = (),
+    stateful: bool = True,
+) -> Groups:
+    """Return groups: clients may send anything, servers take what is in `ingress`."""
+    return Groups(
+        policies={
+            CLIENTS: Policy(group=CLIENTS, name="", egress=EVERYTHING),
+            SERVERS: Policy(
+                group=SERVERS,
+                name="",
+                ingress=ingress,
+                egress=EVERYTHING if stateful else (),
+                stateful=stateful,
+            ),
+        },
+        members={CLIENTS: frozenset(map(ip_network, members))},
+        address_groups={OFFICE: frozenset(map(ip_network, office))},
+    )
+
+
+def allow(
+    protocol: int, port: int, remote: Remote | None = None, version: int = 4
+) -> Rule:
+    return Rule(
+        version=version,
+        protocol=protocol,
+        ports=PortRange(first=port, last=port),
+        remote=remote,
+        id=f"{protocol}-{port}-{version}",
+    )
+
+
+def serve(bed: HostBed, wanted: Groups) -> None:
+    bed.groups = wanted
+    assert bed.serve(A, B).problems == ()
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Two connected sockets, one in each guest."""
+
+    near: socket.socket
+    far: socket.socket
+
+    def passes(self, *, back: bool = False) -> bool:
+        """Tell whether something new that one end sends arrives at the other."""
+        sender, receiver = (self.far, self.near) if back else (self.near, self.far)
+        for end in (sender, receiver):
+            end.settimeout(QUIET)
+        try:
+            while receiver.recv(1 << 16, socket.MSG_DONTWAIT):
+                pass
+        except OSError:
+            pass
+        try:
+            sender.send(b"x")
+            return bool(receiver.recv(1))
+        except OSError:
+            return False
+
+
+@contextmanager
+def talks(
+    bed: HostBed, kind: int, *ports: int, version: int = 4
+) -> Iterator[list[Talk]]:
+    """Connect guest A to ports of guest B."""
+    with ExitStack() as stack:
+        yield [connect(bed, stack, kind, port, version) for port in ports]
+
+
+def connect(bed: HostBed, stack: ExitStack, kind: int, port: int, version: int) -> Talk:
+    source, target = ADDRESSES[version]
+    far = stack.enter_context(open_in(bed.guests[B.port], kind, version))
+    near = stack.enter_context(open_in(bed.guests[A.port], kind, version))
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    far.bind((target, port))
+    near.bind((source, 0))
+    near.settimeout(1)
+    if kind == socket.SOCK_DGRAM:
+        near.connect((target, port))
+        far.connect(near.getsockname()[:2])
+        return Talk(near, far)
+    far.listen()
+    near.connect((target, port))
+    accepted = stack.enter_context(far.accept()[0])
+    return Talk(near, accepted)
+
+
+def open_in(guest: Netns, kind: int, version: int) -> socket.socket:
+    with in_netns(guest):
+        return socket.socket(FAMILY[version], kind)
+
+
+def reaches(bed: HostBed, port: int, kind: int = socket.SOCK_STREAM) -> bool:
+    """Tell whether guest A can begin to talk to a port of guest B."""
+    try:
+        with talks(bed, kind, port) as (talk,):
+            return talk.passes()
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_p07_a_rule_that_goes_takes_its_connections_and_no_others(
+    bed: HostBed, kind: int, version: int
+) -> None:
+    protocol = 6 if kind == socket.SOCK_STREAM else 17
+    both = [allow(protocol, port, version=version) for port in (80, 81)]
+    serve(bed, groups(*both))
+    with talks(bed, kind, 80, 81, version=version) as (gone, kept):
+        assert gone.passes()
+        assert kept.passes()
+        serve(bed, groups(both[1]))
+        assert not gone.passes()
+        assert not gone.passes(back=True), "and neither does an answer"
+        assert kept.passes()
+        assert kept.passes(back=True)
+        serve(bed, groups(*both))
+        eventually(gone.passes, message="allowed again")
+
+
+def test_p07_a_member_that_leaves_takes_its_connections(bed: HostBed) -> None:
+    rule = allow(6, 80, RemoteGroup(CLIENTS))
+    members = ("10.65.0.2/32", "2001:db8:65::2/128")
+    serve(bed, groups(rule, members=members))
+    with talks(bed, socket.SOCK_STREAM, 80) as (talk,):
+        assert talk.passes()
+        serve(bed, groups(rule, members=(*members, "10.65.0.77/32")))
+        assert talk.passes()
+        serve(bed, groups(rule, members=members[1:]))
+        assert not talk.passes()
+
+
+def test_p07_what_changed_while_no_agent_ran_is_cut_at_the_next_start(
+    bed: HostBed,
+) -> None:
+    serve(bed, groups(allow(6, 80)))
+    with talks(bed, socket.SOCK_STREAM, 80) as (talk,):
+        assert talk.passes()
+        bed.restart()
+        serve(bed, groups())
+        assert not talk.passes()
+
+
+def test_a_server_that_goes_on_sending_does_not_bring_a_cut_connection_back(
+    bed: HostBed,
+) -> None:
+    serve(bed, groups(allow(17, 53)))
+    with talks(bed, socket.SOCK_DGRAM, 53) as (talk,):
+        assert talk.passes()
+        assert talk.passes(back=True)
+        serve(bed, groups())
+        assert not talk.passes(back=True)
+        assert not talk.passes()
+
+
+@pytest.mark.parametrize(
+    ("office", "reached"),
+    [((), False), (("10.65.0.0/24",), True), (("10.66.0.0/24",), False)],
+    ids=["empty", "holds the client", "holds others"],
+)
+def test_p01_an_address_group_is_those_addresses_and_not_everyone(
+    bed: HostBed, office: tuple[str, ...], *, reached: bool
+) -> None:
+    serve(bed, groups(allow(6, 80, RemoteAddressGroup(OFFICE)), office=office))
+    assert reaches(bed, 80) is reached
+
+
+def test_p06_a_stateless_group_remembers_nothing(bed: HostBed) -> None:
+    serve(bed, groups(allow(17, 53), stateful=False))
+    with talks(bed, socket.SOCK_DGRAM, 53) as (talk,):
+        assert talk.passes()
+        assert not talk.passes(back=True), "the answer has no rule of its own"
+    serve(bed, groups(allow(17, 53)))
+    with talks(bed, socket.SOCK_DGRAM, 53) as (talk,):
+        assert talk.passes()
+        assert talk.passes(back=True)
+
+
+def test_p03_a_port_bound_is_exact(bed: HostBed) -> None:
+    between = Rule(version=4, protocol=6, ports=PortRange(first=80, last=82), id="r")
+    serve(bed, groups(between))
+    assert [reaches(bed, port) for port in (79, 80, 82, 83)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_p05_without_port_security_a_port_is_open_and_not_a_black_hole(
+    bed: HostBed,
+) -> None:
+    bed.groups = groups()
+    opened = replace(B, port_security=False, groups=frozenset())
+    assert bed.serve(A, opened).problems == ()
+    assert reaches(bed, 80)
+
+
+def test_a_group_that_nothing_is_known_of_allows_nothing(bed: HostBed) -> None:
+    bed.groups = replace(groups(), policies={CLIENTS: groups().policies[CLIENTS]})
+    assert bed.serve(A, B).problems == ()
+    assert not reaches(bed, 80)
+
+
+def test_p15_names_are_asked_of_no_host_and_of_others_by_rule_only(
+    bed: HostBed,
+) -> None:
+    bed.host.ip("addr", "add", "192.0.2.1/32", "dev", "lo")
+    serve(bed, groups(allow(17, 53)))
+    with in_netns(bed.host), socket.socket(type=socket.SOCK_DGRAM) as at_host:
+        at_host.bind(("", 53))
+        at_host.settimeout(QUIET)
+        with open_in(bed.guests[A.port], socket.SOCK_DGRAM, 4) as asker:
+            for address in ("192.0.2.1", "10.65.0.1"):
+                asker.sendto(b"name?", (address, 53))
+            with pytest.raises(TimeoutError):
+                at_host.recv(100)
+    assert reaches(bed, 53, socket.SOCK_DGRAM), "another guest's, by its rule"
