@@ -1,0 +1,140 @@
+"""No change of policy opens or closes what it is not about, not for a moment.
+
+CALICO_WINDOW_CHANGES sets how many changes are made.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from random import Random
+
+from tests.kernel.data_path import HostBed, endpoint, host_bed
+from tests.kernel.netns import eventually, in_netns
+from tests.policy_cases import Corners
+
+from calico.model.groups import Groups
+from calico.model.ids import GroupId
+from calico.model.records import Policy, PortRange, Rule
+from calico.policy.evaluate import Direction, Packet, evaluate
+
+CHANGES = int(os.environ.get("CALICO_WINDOW_CHANGES", "150"))
+ALWAYS = GroupId("always")
+ALLOWED, FORBIDDEN = 9000, 9001
+A, B = endpoint(2), endpoint(3)
+CORNERS = {
+    4: tuple(ip_address(f"10.65.0.{n}") for n in (2, 3, 8)),
+    6: tuple(ip_address(f"2001:db8:65::{n}") for n in (2, 3, 8)),
+}
+
+
+def probe(port: int) -> Packet:
+    return Packet(
+        source=A.addresses[0], destination=B.addresses[0], protocol=17, port=port
+    )
+
+
+def with_always(groups: Groups) -> Groups:
+    """Return the groups, and one that allows what must never be interrupted."""
+    rule = Rule(
+        version=4,
+        protocol=17,
+        ports=PortRange(first=ALLOWED, last=ALLOWED),
+        id="always",
+    )
+    always = Policy(group=ALWAYS, name="", ingress=(rule,), egress=(rule,))
+    return replace(groups, policies={**groups.policies, ALWAYS: always})
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Two streams of datagrams: one that must all arrive, one of which none may.
+
+    Every other datagram of either is of a new connection.
+    """
+
+    bed: HostBed
+    sent: int = 0
+    arrived: set[int] = field(default_factory=set)
+    trespassed: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def send(self) -> None:
+        with in_netns(self.bed.guests[A.port]):
+            lasting = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
+            while not self.stop.wait(0.001):
+                with socket.socket(type=socket.SOCK_DGRAM) as fresh:
+                    for one in (lasting[0], fresh):
+                        self.sent += 1
+                        number = self.sent.to_bytes(4, "big")
+                        one.sendto(number, ("10.65.0.3", ALLOWED))
+                    for one in (lasting[1], fresh):
+                        one.sendto(b"probe", ("10.65.0.3", FORBIDDEN))
+            for one in lasting:
+                one.close()
+
+    def receive(self) -> None:
+        with in_netns(self.bed.guests[B.port]):
+            allowed, forbidden = (socket.socket(type=socket.SOCK_DGRAM) for _ in "12")
+        with allowed, forbidden:
+            for one, port in ((allowed, ALLOWED), (forbidden, FORBIDDEN)):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+                one.settimeout(0.05)
+                one.bind(("10.65.0.3", port))
+            while not self.stop.is_set() or len(self.arrived) < self.sent:
+                try:
+                    self.arrived.add(int.from_bytes(allowed.recv(8), "big"))
+                except TimeoutError:
+                    if self.stop.is_set():
+                        break
+                forbidden.setblocking(False)
+                try:
+                    while forbidden.recv(8):
+                        self.trespassed += 1
+                except BlockingIOError:
+                    pass
+
+
+@contextmanager
+def running(traffic: Traffic) -> Iterator[None]:
+    threads = [threading.Thread(target=t) for t in (traffic.receive, traffic.send)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        traffic.stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_no_change_has_a_window() -> None:
+    random = Random(7)
+    corners = Corners(random, CORNERS)
+    with host_bed() as bed:
+        bed.plug(A)
+        bed.plug(B)
+        change(bed, corners)
+        traffic = Traffic(bed=bed)
+        with running(traffic):
+            eventually(lambda: len(traffic.arrived) > 10)
+            for _ in range(CHANGES):
+                change(bed, corners)
+        assert traffic.trespassed == 0
+        assert traffic.arrived == set(range(1, traffic.sent + 1))
+        assert traffic.sent > CHANGES
+
+
+def change(bed: HostBed, corners: Corners) -> None:
+    """Give both guests other groups, with other rules and members."""
+    while True:
+        groups = with_always(corners.groups())
+        of_a, of_b = (corners.of_port() | {ALWAYS} for _ in "ab")
+        if not evaluate(groups, of_b, Direction.INGRESS, probe(FORBIDDEN)).allowed:
+            break
+    bed.groups = groups
+    outcome = bed.serve(replace(A, groups=of_a), replace(B, groups=of_b))
+    assert outcome.problems == ()
