@@ -20,6 +20,8 @@ from calico.model.records import (
     RemoteGroup,
     Rule,
 )
+from calico.system.counters import read_hits
+from calico.system.nft import Nft
 
 CLIENTS, SERVERS = GroupId("clients"), GroupId("servers")
 OFFICE = AddressGroupId("office")
@@ -262,3 +264,15 @@ def test_p15_names_are_asked_of_no_host_and_of_others_by_rule_only(
             with pytest.raises(TimeoutError):
                 at_host.recv(100)
     assert reaches(bed, 53, socket.SOCK_DGRAM), "another guest's, by its rule"
+
+
+def test_a_packet_counts_for_the_rule_that_let_it_in(bed: HostBed) -> None:
+    serve(bed, groups(allow(6, 80), allow(6, 81)))
+    assert reaches(bed, 80)
+    assert not reaches(bed, 99)
+    with in_netns(bed.host):
+        hits = {(h.direction, h.group, h.rule): h.packets for h in read_hits(Nft())}
+    assert hits["ingress", SERVERS, "6-80-4"] == 1
+    assert hits["ingress", SERVERS, "6-81-4"] == 0
+    assert hits["egress", CLIENTS, "any4"] >= 2
+    assert hits["ingress", "", ""] >= 1

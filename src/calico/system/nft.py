@@ -65,7 +65,7 @@ class Nft:
         parts: dict[Part, str] = {}
         elements: dict[Element, str] = {}
         for table in TABLES:
-            found = self._list(table.family)
+            found = self.list_table(table.family)
             parts.update(_parts(table.family, found))
             elements.update(_elements(table.family, found))
         return FilterState(parts=parts, elements=elements)
@@ -90,7 +90,8 @@ class Nft:
         if known is not None and known[0] == before and after == before + 1:
             self._known = (after, change.applied_to(known[1]))
 
-    def _list(self, family: str) -> list[dict[str, Any]]:
+    def list_table(self, family: str) -> list[dict[str, Any]]:
+        """Return our table of a family as libnftables' JSON; empty if there is none."""
         self._library.nft_ctx_output_set_flags(self._context, _JSON)
         try:
             output = self._run(f"list table {family} {TABLE}")
