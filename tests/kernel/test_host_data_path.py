@@ -276,18 +276,6 @@ def test_p41_a_bad_endpoint_disturbs_no_other(bed: HostBed, bad: Endpoint) -> No
     assert a.pings("10.65.0.3")
 
 
-def test_p50_a_host_has_more_neighbours_than_the_kernels_default(
-    bed: HostBed,
-) -> None:
-    many = replace(
-        A, pairs=tuple(pair(f"10.80.{i >> 8}.{i & 255}/32", A) for i in range(2500))
-    )
-    bed.plug(many)
-    assert bed.serve(many).problems == ()
-    assert len(rows(bed.host, "neigh", "show", "nud", "permanent")) > 2500
-    assert bed.changes(many) == []
-
-
 @pytest.mark.parametrize(
     "damage",
     [
