@@ -150,6 +150,40 @@ def test_s17_allowed_pairs_pass_single_and_cidr_with_their_mac(bed: HostBed) -> 
     assert not seen.seen("10.65.0.50")
 
 
+def test_p47_a_pair_never_takes_a_route_or_an_address_of_the_host(
+    bed: HostBed,
+) -> None:
+    fabric = bed.stack.enter_context(Netns("fabric"))
+    link(bed.host, "up0", fabric, "up0")
+    bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "up0")
+    bed.host.ip("route", "add", "default", "via", "192.0.2.2")
+    # The operator's own, within the space of the cloud.
+    bed.host.ip("route", "add", "10.65.0.88", "via", "192.0.2.2")
+    before = rows(bed.host, "route", "show")
+    wanted = ("0.0.0.0/0", "0.0.0.0/1", "192.0.2.2/32", "10.65.0.88/32")
+    claimant = replace(A, pairs=tuple(pair(prefix, A) for prefix in wanted))
+    bed.plug(A)
+    outcome = bed.serve(claimant)
+    assert [str(one.prefix) for one in outcome.plan.refused_pairs] == [*wanted[:3]]
+    (problem,) = outcome.problems
+    assert "route 10.65.0.88/32" in str(problem)
+    assert "EEXIST" in str(problem)
+    after = rows(bed.host, "route", "show")
+    assert [route for route in after if route.get("protocol") != "111"] == before
+
+
+def test_a_route_of_ours_is_replaced_where_it_is_another_ports_now(
+    bed: HostBed,
+) -> None:
+    moved = replace(B, addresses=A.addresses)
+    bed.plug(A)
+    bed.plug(moved)
+    assert bed.serve(A).problems == ()
+    assert bed.serve(moved).problems == ()
+    assert bed.changes(moved) == []
+    assert bed.host.pings("10.65.0.2")
+
+
 def test_s17_port_security_off_lifts_the_checks(bed: HostBed) -> None:
     trusted = replace(A, port_security=False)
     a, b = bed.plug(trusted), bed.plug(B)

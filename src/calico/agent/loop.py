@@ -131,6 +131,10 @@ class Loop:
             Problem(f"port {one.port}", "serve", one.reason)
             for one in outcome.plan.refused
         ]
+        problems += [
+            Problem(f"port {one.port}", f"allow {one.prefix}", "in no subnet")
+            for one in outcome.plan.refused_pairs
+        ]
         self._report(world, problems)
         self._measure(wanted, outcome.changes, world, len(problems))
         return problems

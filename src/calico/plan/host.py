@@ -12,7 +12,7 @@ two is all that there is to do. Every kind of item has a mark by which it is our
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv6Address,
@@ -30,7 +30,7 @@ from calico.model.ids import (
     Prefix,
     host_side_mac,
 )
-from calico.model.records import Endpoint
+from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.antispoof import Element, plan_elements, single, sources
 
@@ -146,14 +146,26 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedPair:
+    """An allowed address pair that its port, served otherwise, does not get (P47)."""
+
+    port: PortId
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostPlan:
-    """The wanted state of a host. `served` are the endpoints whose link exists."""
+    """The wanted state of a host. `served` are the endpoints whose link exists.
+
+    Endpoints are without their `refused_pairs`.
+    """
 
     state: State
     elements: Mapping[Element, str]
     served: tuple[Endpoint, ...] = ()
     absent: tuple[Endpoint, ...] = ()
     refused: tuple[Refused, ...] = field(default=())
+    refused_pairs: tuple[RefusedPair, ...] = ()
 
 
 def key_of(item: Item) -> Key:
@@ -193,6 +205,7 @@ def plan_host(
 ) -> HostPlan:
     """Return what the host should have. `gateways` are put on the DHCP bridge."""
     accepted, refused = _accept(world.endpoints)
+    accepted, refused_pairs = _confine(accepted, world.subnets.values())
     served = tuple(e for e in accepted if e.interface in facts.taps)
     gates_open = {f'"{e.interface}"' for e in served}
     elements = plan_elements(accepted, world.subnets.values())
@@ -211,6 +224,7 @@ def plan_host(
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
         refused=refused,
+        refused_pairs=refused_pairs,
     )
 
 
@@ -241,6 +255,36 @@ def _accept(
         else:
             accepted[endpoint.interface] = endpoint
     return tuple(accepted.values()), tuple(refused)
+
+
+def _confine(
+    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...]]:
+    """Take away the pairs that lie in no subnet of the cloud (P47).
+
+    A tenant writes pairs. What is outside of the cloud's own space, the fabric's and
+    the hosts' addresses among it, is not his to have routed to him.
+    """
+    space = [s.prefix for s in subnets if s.prefix.prefixlen > 0]
+    confined = []
+    refused = []
+    for endpoint in endpoints:
+        inside = tuple(pair for pair in endpoint.pairs if _is_within(pair, space))
+        confined.append(replace(endpoint, pairs=inside))
+        refused += [
+            RefusedPair(port=endpoint.port, prefix=pair.prefix)
+            for pair in endpoint.pairs
+            if pair not in inside
+        ]
+    return tuple(confined), tuple(refused)
+
+
+def _is_within(pair: AddressPair, space: Iterable[Prefix]) -> bool:
+    prefix = pair.prefix
+    return any(
+        prefix.prefixlen >= outer.prefixlen and prefix.network_address in outer
+        for outer in space
+    )
 
 
 def _host_settings() -> Iterator[Setting]:

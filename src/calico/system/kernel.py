@@ -10,7 +10,7 @@ from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
 from calico.plan.antispoof import Element
-from calico.plan.host import Bridge, Item, Key, Setting, State
+from calico.plan.host import Bridge, Item, Key, Route, Setting, State, key_of
 from calico.plan.ruleset import Table
 from calico.reconcile.diff import Diff
 from calico.reconcile.problem import Problem
@@ -87,7 +87,12 @@ class Kernel:
             for item in items
             if isinstance(item, Setting) and (problem := write_setting(item))
         ]
-        changes = [Change(i, put=True) for i in items if not isinstance(i, Setting)]
+        ours = self._net.items if self._net else {}
+        changes = [
+            Change(item, put=True, new=_is_new_route(item, ours))
+            for item in items
+            if not isinstance(item, Setting)
+        ]
         return failures + self._apply(changes)
 
     def drop(self, items: Sequence[Item]) -> list[Failure]:
@@ -111,3 +116,7 @@ class Kernel:
         rest = [c for c in changes if not isinstance(c.item, Bridge)]
         failures += apply_changes(rest, self._net.indexes)
         return [Failure(change.item, problem) for change, problem in failures]
+
+
+def _is_new_route(item: Item, ours: State) -> bool:
+    return isinstance(item, Route) and key_of(item) not in ours
