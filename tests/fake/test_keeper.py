@@ -125,6 +125,21 @@ def test_p52_without_policy_there_is_no_route() -> None:
     assert routed == {B.interface}
 
 
+def test_p52_while_nothing_is_known_a_lacking_table_is_made_and_no_other() -> None:
+    kernel = fresh()
+    run(kernel, A)
+    kernel.whole.remove("arp")
+    before = {e for e in kernel.elements if e.family == "inet"}
+    keeper = Keeper(kernel, AgentSettings(host=HOST))
+    keeper.shut()
+    assert kernel.whole == {"inet", "arp"}
+    assert set(kernel.elements) == before
+    kernel.whole.remove("inet")
+    kernel.tampered.add("inet")
+    keeper.shut()
+    assert kernel.whole == {"arp"}, "not whole, but there"
+
+
 def test_without_nftables_nothing_is_routed() -> None:
     kernel = fresh()
     kernel.refuse_filter = lambda _: True

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,9 +63,16 @@ class AgentHost:
         config = ("--config", str(self.settings))
         return [sys.executable, "-m", "calico", "agent", *config, *options]
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(
+        self, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
         with (self.folder / "log").open("a") as log:
-            agent = self.bed.host.popen(self.command(), stdout=log, stderr=log)
+            agent = self.bed.host.popen(
+                self.command(),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
         self.agents.append(agent)
         return agent
 
@@ -356,6 +364,57 @@ def test_an_etcd_that_comes_back_is_followed_again(host: AgentHost) -> None:
         host.etcd.start()
     host.withdraw(B)
     host.await_statuses({A.port: "up"})
+
+
+def test_p52_an_agent_without_etcd_guards_taps_and_says_so(host: AgentHost) -> None:
+    with in_netns(host.bed.host):
+        host.etcd.kill()
+    a, b = host.bed.plug(A), host.bed.plug(B)
+    forward_without_policy(host)
+    eventually(lambda: a.pings("10.65.0.3"), message="the test's own wiring")
+    start_and_await_ready(host)
+    assert not a.pings("10.65.0.3")
+    assert not b.pings("10.65.0.2")
+    assert not host.bed.host.pings("10.65.0.2")
+
+
+def start_and_await_ready(host: AgentHost) -> None:
+    """Start the agent as systemd does, and wait until it says that it is ready."""
+    with in_netns(host.bed.host):  # to which abstract names belong
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with manager:
+        manager.settimeout(10)
+        manager.bind(f"\0{host.folder.name}")
+        host.start({"NOTIFY_SOCKET": f"@{host.folder.name}"})
+        assert manager.recv(100) == b"READY=1"
+
+
+def forward_without_policy(host: AgentHost) -> None:
+    """Wire two taps by hand, as nobody should."""
+    host.bed.host.sysctl("net/ipv4/ip_forward", 1)
+    host.bed.host.ip("addr", "add", "10.65.0.1/32", "dev", "lo")
+    for one in (A, B):
+        host.bed.host.ip("link", "set", one.interface, "up")
+        host.bed.host.ip("route", "add", str(one.addresses[0]), "dev", one.interface)
+        host.bed.host.sysctl(f"net/ipv4/conf/{one.interface}/proxy_arp", 1)
+        host.bed.host.sysctl(f"net/ipv4/neigh/{one.interface}/proxy_delay", 0)
+
+
+def test_p52_a_table_of_before_is_left_alone_until_etcd_was_seen(
+    host: AgentHost,
+) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    host.end(signal.SIGKILL)
+    with in_netns(host.bed.host):
+        host.etcd.kill()
+    # As another version's would be: not what this agent would make.
+    host.bed.host.run(["nft", "add", "chain", "inet", "calico", "of_before"])
+    start_and_await_ready(host)
+    assert "10.65.0.2" in filter_of(host)
+    assert a.pings("10.65.0.3")
 
 
 def test_a_pass_on_request_and_what_it_would_change(host: AgentHost) -> None:

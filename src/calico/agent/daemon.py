@@ -27,6 +27,7 @@ from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
 from calico.system.kernel import Have, Kernel
 from calico.system.monitor import Monitor
+from calico.system.service_manager import notify_ready
 
 log = structlog.get_logger()
 
@@ -127,6 +128,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         writer=writer,
         metrics=metrics,
         reload=lambda: _reload(path, settings, pacer),
+        ready=notify_ready,
     )
     hints.append(loop := Loop(parts, pacer))
     return Agent(

@@ -109,6 +109,18 @@ class Keeper:
         self._host = host
         self._settings = settings
 
+    def shut(self) -> None:
+        """Cut off all taps while nothing is known (P52): make the tables that lack.
+
+        They are empty, and a tap that is in no map is cut off. A table that is there,
+        an earlier agent's perhaps, is left alone with the ports that it serves.
+        NftError or OSError if it cannot be done.
+        """
+        absent = self._host.read(resync=True).absent
+        tables = tuple(table for table in TABLES if table.family in absent)
+        if tables:
+            self._host.change_filter(Diff(put={}, drop={}, replaced={}), tables)
+
     def compare(
         self, world: World, gateways: Iterable[Interface], *, resync: bool
     ) -> tuple[Have, Delta]:

@@ -45,7 +45,7 @@ class Parts:
     """What the loop drives. `world` is None until the datastore was seen whole.
 
     `services` are the daemons: each makes one what the world and the host say, and
-    returns what it could not.
+    returns what it could not. `ready` is called once nothing is open that is unknown.
     """
 
     host: HostName
@@ -56,6 +56,7 @@ class Parts:
     writer: StatusWriter
     metrics: Metrics
     reload: Callable[[], None]
+    ready: Callable[[], None] = lambda: None
 
 
 class Loop:
@@ -70,6 +71,7 @@ class Loop:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._told: frozenset[str] = frozenset()
         self._last: tuple[World, Have] | None = None
+        self._shut = False
         self._in_sync = False  # once true it stays: what was seen is never forgotten
 
     def tell(self, event: Event) -> None:
@@ -79,6 +81,7 @@ class Loop:
     def run(self) -> None:
         """Make a pass whenever one is due, until STOP."""
         while True:
+            self._shut = self._shut or self._make_ready()
             wait = self._wait()
             if wait == 0.0:
                 self._guarded_pass()
@@ -86,6 +89,19 @@ class Loop:
                 return
             else:
                 self._tend()
+
+    def _make_ready(self) -> bool:
+        """Cut off what is unknown and tell that it is; return whether that is done.
+
+        Instances may start from then on, whether the datastore is there or not (P52).
+        """
+        try:
+            self._parts.keeper.shut()
+            self._parts.ready()
+        except Exception:
+            log.exception("taps not guarded")
+            return False
+        return True
 
     def once(self, patience: float) -> bool:
         """Make one pass as soon as the datastore was seen; return whether all is well.

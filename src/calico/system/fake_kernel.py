@@ -40,6 +40,7 @@ class FakeKernel:
         self.items: dict[Key, Item] = {}
         self.elements: dict[Element, str] = {}
         self.whole: set[str] = set()
+        self.tampered: set[str] = set()  # families whose table is there, and not whole
         self.addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
         self.refuse: Callable[[Item], bool] = lambda _: False
         self.refuse_filter: Callable[[Diff[Element, str]], bool] = lambda _: False
@@ -65,6 +66,7 @@ class FakeKernel:
             items={k: i for k, i in self.items.items() if not isinstance(i, Setting)},
             taps=frozenset(self._links()),
             filter=NftState(whole=frozenset(self.whole), elements=elements),
+            absent=frozenset(t.family for t in TABLES) - self.whole - self.tampered,
             addresses=self.addresses,
         )
 

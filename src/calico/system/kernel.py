@@ -11,22 +11,27 @@ from typing import Protocol
 from calico.model.ids import Interface, InterfaceName
 from calico.plan.antispoof import Element
 from calico.plan.host import Bridge, Item, Key, Route, Setting, State, key_of
-from calico.plan.ruleset import Table
+from calico.plan.ruleset import TABLE, TABLES, Table
 from calico.reconcile.diff import Diff
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, read_state
 from calico.system.netlink import Change, apply_changes
 from calico.system.nft import Nft, NftState
+from calico.system.nft_tables import has_table
 from calico.system.sysctl import read_settings, write_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Have:
-    """What a host has of ours, the `tap` links it has, and others' addresses."""
+    """What a host has of ours, the `tap` links it has, and others' addresses.
+
+    `absent` are the families without a table of ours, be it whole or not.
+    """
 
     items: State
     taps: frozenset[InterfaceName]
     filter: NftState
+    absent: frozenset[str] = frozenset()
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 
 
@@ -73,6 +78,9 @@ class Kernel:
             items=net.items,
             taps=net.taps,
             filter=self._nft.read(resync=resync),
+            absent=frozenset(
+                t.family for t in TABLES if not has_table(t.family, TABLE)
+            ),
             addresses=net.addresses,
         )
 
