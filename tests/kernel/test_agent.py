@@ -366,6 +366,29 @@ def test_an_etcd_that_comes_back_is_followed_again(host: AgentHost) -> None:
     host.await_statuses({A.port: "up"})
 
 
+def router_id(host: AgentHost) -> str:
+    try:
+        text = (host.folder / "run" / "bird.conf").read_text()
+    except FileNotFoundError:
+        return ""
+    return text.partition("router id ")[2].partition(";")[0]
+
+
+def test_a_host_that_loses_its_address_is_announced_from_the_next_one(
+    host: AgentHost,
+) -> None:
+    text = host.settings.read_text()
+    host.settings.write_text(text.replace('address4 = "192.0.2.1"\n', ""))
+    host.start()
+    eventually(lambda: router_id(host) == "192.0.2.1")
+    host.bed.host.ip("addr", "del", "192.0.2.1/32", "dev", "lo")
+    host.publish(A)
+    host.await_statuses({A.port: "down"})
+    assert router_id(host) == "192.0.2.1", "sessions wait for it"
+    host.bed.host.ip("addr", "add", "192.0.2.7/32", "dev", "lo")
+    eventually(lambda: router_id(host) == "192.0.2.7", message=lambda: host.log)
+
+
 def test_p52_an_agent_without_etcd_guards_taps_and_says_so(host: AgentHost) -> None:
     with in_netns(host.bed.host):
         host.etcd.kill()

@@ -5,6 +5,7 @@ sessions are unknown, those that there are stay, and none is made by default: on
 in the cloud's BGPConfiguration would else give every host the default AS and a mesh.
 """
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from calico.agent.keeper import own_address
@@ -22,10 +23,11 @@ class Announcement:
     def __init__(self, bird: Bird, settings: AgentSettings) -> None:
         self._bird = bird
         self._settings = settings
+        self._facts: BgpFacts | None = None
 
     def apply(self, world: World, have: Have) -> list[Problem]:
         """Make BIRD follow; return why it does not."""
-        facts = bgp_facts(self._settings, have)
+        self._facts = facts = kept(bgp_facts(self._settings, have), self._facts)
         unknown = unreadable(world)
         if not unknown:
             return self._bird.apply(plan_bird(world, facts))
@@ -44,4 +46,22 @@ def bgp_facts(settings: AgentSettings, have: Have) -> BgpFacts:
         address6=address6 if isinstance(address6, IPv6Address) else None,
         uplinks=settings.uplinks,
         connected=tuple(i for name, i in have.addresses if name in settings.uplinks),
+    )
+
+
+def kept(now: BgpFacts, before: BgpFacts | None) -> BgpFacts:
+    """Return the facts with the last known address of a family that has none now.
+
+    An interface that is set up anew is without for a moment, and is not another host
+    then: sessions wait for it, rather than end.
+    """
+    if before is None:
+        return now
+    gone = [v for v in (4, 6) if now.address(v) is None and before.address(v)]
+    remembered = tuple(i for i in before.connected if i.version in gone)
+    return replace(
+        now,
+        address4=now.address4 or before.address4,
+        address6=now.address6 or before.address6,
+        connected=(*(i for i in now.connected if i.version not in gone), *remembered),
     )
