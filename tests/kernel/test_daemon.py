@@ -126,6 +126,22 @@ def test_one_that_dies_at_once_is_started_after_growing_delays(tmp_path: Path) -
     assert starts == [0, 0.25, 1.25, 3.25, 7.25, 15.25, 31.25]
 
 
+def test_a_log_is_emptied_while_the_program_writes_to_it(tmp_path: Path) -> None:
+    daemon = Daemon("writer", ("od", "-v", "-An", "/dev/zero"), tmp_path)
+    assert daemon.ensure() == []
+    try:
+        eventually(lambda: daemon.log.stat().st_size > 2 << 20)
+        daemon.signal(signal.SIGSTOP)
+        assert daemon.ensure() == []
+        assert daemon.log.stat().st_size == 0
+        assert (tmp_path / "writer.log.1").stat().st_size == 1 << 20
+        daemon.signal(signal.SIGCONT)
+        eventually(lambda: daemon.log.stat().st_size > 0)
+        assert b"\0" not in daemon.log.read_bytes()[:4096], "no hole is left"
+    finally:
+        daemon.stop()
+
+
 def test_a_missing_program_is_a_problem_with_its_name(tmp_path: Path) -> None:
     daemon = Daemon("absent", ("no-such-program",), tmp_path)
     (problem,) = daemon.ensure()

@@ -1,6 +1,7 @@
 """DHCP, router advertisements and what clients make of them, with the real programs."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kernel.dhcp_host import Asking, DhcpHost, dhcp_host, endpoint, world
+from tests.kernel.dhcp_host import Asking, DhcpHost, Guest, dhcp_host, endpoint, world
 from tests.kernel.netns import eventually, in_netns
 
+from calico.lab import dhclient
 from calico.model.ids import NetworkId, SubnetId
 from calico.model.records import DhcpOption, HostRoute, Subnet
 from calico.system.dhcp import DhcpService
@@ -335,14 +337,10 @@ def test_a_subnet_without_dhcp_is_silent_and_static_addresses_work(
         subnet("10.77.0.0/24", "10.77.0.1", "seven", network="net-7"),
     ]
     port = endpoint(1, "10.65.0.5", "2001:db8:1::5")
-    # A second port keeps the service running, so that silence means something.
-    assert (
-        host.apply(world([port, endpoint(2, "10.77.0.5", network="net-7")], nets)) == []
-    )
+    served = endpoint(2, "10.77.0.5", network="net-7")
+    assert host.apply(world([port, served], nets)) == []
     guest = host.guest(port)
-    guest.start_client()
-    host.logged(f"DHCPDISCOVER(calico-dhcp) {port.mac} ignored")
-    assert not (guest.state / "dhcp4").exists(), guest.said()
+    assert_unanswered(guest, host.guest(served))
     assert host.service.radvd.pid() is None
     guest.netns.ip("address", "add", "10.65.0.5/24", "dev", "eth0")
     guest.netns.ip("route", "add", "default", "via", "10.65.0.1")
@@ -353,9 +351,41 @@ def test_a_mac_of_no_port_gets_no_answer(host: DhcpHost) -> None:
     port = endpoint(1, "10.65.0.5")
     host.apply(world([port], [V4]))
     stranger = endpoint(2, "10.65.0.6")
-    host.guest(stranger).start_client()
-    host.logged(f"DHCPDISCOVER(calico-dhcp) {stranger.mac} ignored")
-    assert "DHCPOFFER" not in host.log()
+    assert_unanswered(host.guest(stranger), host.guest(port))
+
+
+def assert_unanswered(guest: Guest, served: Guest) -> None:
+    """Assert that a guest gets no answer where one that asked later got one."""
+    guest.start_client()
+    eventually(lambda: "soliciting a DHCP lease" in guest.said(), message=guest.said)
+    served.start_client()
+    served.lease("dhcp4")
+    assert "dhcp4" not in dhclient.lease(guest.state), guest.said()
+
+
+def test_the_log_of_a_service_that_runs_has_a_limit(host: DhcpHost) -> None:
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **SLAAC)
+    wanted = world([endpoint(1, "10.65.0.5", "2001:db8:1::5")], [V4, six])
+    host.apply(wanted)
+    logs = [host.run_dir / name for name in ("dnsmasq-a.log", "radvd.log")]
+    for log in logs:
+        with log.open("ab") as file:
+            file.write(b"x" * (2 << 20))
+    pids = host.service.dnsmasq.pid(), host.service.radvd.pid()
+    assert host.apply(wanted) == []
+    assert [log.stat().st_size for log in logs] == [0, 0]
+    assert (host.service.dnsmasq.pid(), host.service.radvd.pid()) == pids
+
+
+def test_what_an_instance_asks_for_and_gets_is_not_logged(host: DhcpHost) -> None:
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **STATEFUL)
+    port = endpoint(1, "10.65.0.5", "2001:db8:1::5")
+    assert host.apply(world([port], [V4, six])) == []
+    guest = host.guest(port)
+    guest.start_client()
+    guest.lease("dhcp4")
+    guest.lease("dhcp6")
+    assert re.findall(r"DHCP[A-Z]+\(.*", host.log()) == []
 
 
 def test_dead_daemons_are_replaced_and_living_ones_adopted(host: DhcpHost) -> None:

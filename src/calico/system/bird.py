@@ -56,6 +56,7 @@ class Bird:
         """
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
+            self._daemon.trim_log()
             if self._daemon.running():
                 return self._reconfigure(config)
             return self._start(config)

@@ -17,7 +17,7 @@ from calico.reconcile.problem import Problem
 
 _FIRST_DELAY = 1.0  # seconds between the first two starts of a program that dies
 _LAST_DELAY = 30.0  # the longest such delay; one that lived longer counts as healthy
-_LOG_LIMIT = 1 << 20  # bytes; a larger log is set aside when the program starts
+_LOG_LIMIT = 1 << 20  # bytes; of a larger log the end is set aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Daemon:
         Returns nothing when it runs; else why not. One that dies again and again is
         started after growing delays: the problem then says when.
         """
+        self.trim_log()
         if self.running():
             return []
         if self._other_command():
@@ -123,6 +124,20 @@ class Daemon:
             self._reap()
         self._pid_file.unlink(missing_ok=True)
 
+    def trim_log(self) -> None:
+        """Empty a log that has grown long, its end kept as `NAME.log.1`.
+
+        Also while the program runs: a daemon runs for years, and what it logs may be
+        what instances send. It appends, and so goes on at the start of the file.
+        """
+        with suppress(FileNotFoundError), self.log.open("r+b") as log:
+            if log.seek(0, os.SEEK_END) <= _LOG_LIMIT:
+                return
+            log.seek(-_LOG_LIMIT, os.SEEK_END)
+            with suppress(OSError):  # no space: all the more reason
+                self.log.with_suffix(".log.1").write_bytes(log.read(_LOG_LIMIT))
+            log.truncate(0)
+
     def log_tail(self, lines: int = 3) -> str:
         """Return the last lines that the program wrote, in one line."""
         with suppress(OSError):
@@ -132,9 +147,6 @@ class Daemon:
 
     def _start(self) -> None:
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > _LOG_LIMIT:
-                self.log.replace(self.log.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._child = pid = os.posix_spawnp(
             self.command[0],

@@ -48,6 +48,9 @@ dhcp-duid=0,63:61:6c:69:63:6f
 dhcp-lease-max=100000
 leasefile-ro
 log-facility=-
+quiet-dhcp
+quiet-dhcp6
+quiet-ra
 dhcp-hostsfile={hosts}
 dhcp-optsfile={options}
 """
@@ -103,6 +106,8 @@ class Dnsmasq:
 
     def _apply(self, state: DhcpState) -> list[Problem]:
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        for daemon in self._daemons.values():
+            daemon.trim_log()
         closed = _closed(self._run_dir)
         if closed:
             reply = f"user {_USER} cannot search {closed}"
