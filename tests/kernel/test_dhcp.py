@@ -408,6 +408,28 @@ def test_dead_daemons_are_replaced_and_living_ones_adopted(host: DhcpHost) -> No
     guest.lease("ra")
 
 
+def test_a_successor_that_does_not_come_up_is_started_after_growing_delays(
+    host: DhcpHost,
+) -> None:
+    host.apply(world([endpoint(1, "10.65.0.5")], [V4]))
+    before = host.service.dnsmasq.pid()
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **STATEFUL)
+    wanted = world([endpoint(1, "10.65.0.5", "2001:db8:1::5")], [V4, six])
+    broken = host.run_dir / "broken"
+    broken.mkdir()
+    (broken / "dnsmasq").symlink_to("/bin/false")
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{broken}:{path}"
+    try:
+        said = [str(host.apply(wanted)[0]) for _ in range(3)]
+    finally:
+        os.environ["PATH"] = path
+    assert "next start in" in said[2]
+    assert host.service.dnsmasq.pid() == before, "it serves what it knows"
+    eventually(lambda: host.apply(wanted) == [])
+    assert host.service.dnsmasq.pid() != before
+
+
 def test_files_that_the_daemon_cannot_read_are_a_clear_problem(host: DhcpHost) -> None:
     wanted = world([endpoint(1, "10.65.0.5")], [V4])
     host.run_dir.chmod(0o700)

@@ -32,7 +32,10 @@ class Announcement:
         if not unknown:
             return self._bird.apply(plan_bird(world, facts))
         return [
-            *(Problem("BGP", "follow", f"{one}; it stays as it is") for one in unknown),
+            *(
+                Problem("BGP", "follow", f"{one}; it stays as it is", lasting=True)
+                for one in unknown
+            ),
             *self._bird.keep(plan_bird(without_sessions(world), facts)),
         ]
 

@@ -71,6 +71,7 @@ class Loop:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._told: frozenset[str] = frozenset()
         self._last: tuple[World, Have] | None = None
+        self._known: frozenset[tuple[str, str]] = frozenset()  # the last pass's
         self._shut = False
         self._in_sync = False  # once true it stays: what was seen is never forgotten
 
@@ -140,15 +141,19 @@ class Loop:
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
         self._last = world, have
-        problems = [*outcome.problems, *self._serve(world, have)]
+        served = self._serve(world, have)
+        self._known = _names(served)
+        problems = [*outcome.problems, *served]
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
         problems += [
-            Problem(f"port {one.port}", "serve", one.reason)
+            Problem(f"port {one.port}", "serve", one.reason, lasting=True)
             for one in outcome.plan.refused
         ]
         problems += [
-            Problem(f"port {one.port}", f"allow {one.prefix}", "in no subnet")
+            Problem(
+                f"port {one.port}", f"allow {one.prefix}", "in no subnet", lasting=True
+            )
             for one in outcome.plan.refused_pairs
         ]
         self._report(world, problems)
@@ -188,10 +193,10 @@ class Loop:
             except Exception:
                 log.exception("pass failed")
                 problems = [Problem("pass", "finish", "exception")]
-        if problems:
-            self.pacer.fail(self._clock())
-        else:
+        if all(problem.lasting for problem in problems):
             self.pacer.succeed()
+        else:
+            self.pacer.fail(self._clock())
         outcome = "incomplete" if problems else "complete"
         self._parts.metrics.passes.labels(outcome).inc()
 
@@ -203,8 +208,14 @@ class Loop:
         ]
 
     def _tend(self) -> None:
-        """See that the daemons run, between passes; one that fails makes a pass due."""
-        if self._last is not None and self._serve(*self._last):
+        """See that the daemons run, between passes.
+
+        One that fails anew makes a pass due. What the last pass knew already does not:
+        the pacer tries that again, later each time.
+        """
+        if self._last is None:
+            return
+        if _names(self._serve(*self._last)) - self._known:
             self.pacer.mark()
 
     def _report(self, world: World, problems: list[Problem]) -> None:
@@ -235,6 +246,11 @@ class Loop:
             metrics.changes.labels(kind).inc(count)
         if changes:
             log.info("host changed", **changes)
+
+
+def _names(problems: list[Problem]) -> frozenset[tuple[str, str]]:
+    """Return what problems are about; replies may differ each time."""
+    return frozenset((problem.subject, problem.wish) for problem in problems)
 
 
 def _guarded(

@@ -40,6 +40,11 @@ class _Addresses:
     four: IPv4Address | None
     six: IPv6Address | None
 
+    @property
+    def both(self) -> tuple[IPv4Address | None, IPv6Address | None]:
+        """Return both, IPv4 first."""
+        return self.four, self.six
+
     def over(self, node: Node) -> Node:
         """Return a Node with these; one that is lacking now stays as it was."""
         return replace(
@@ -83,20 +88,18 @@ class Introduction:
         own = self._addresses(have)
         if own.four is None and own.six is None:
             reply = "no address: set address4 or address6, or give an uplink one"
-            return [Problem(subject, "introduce", reply)]
+            return [Problem(subject, "introduce", reply, lasting=True)]
         if any(one.key == key for one in world.rejected):
             return []  # told already, and it may be an operator's
         known = next((n for n in world.nodes if n.name == world.host), None)
         if known is not None and own.over(known) == known:
             return []
+        if known is not None and known == self._operators:
+            return _contradiction(known, own)
         try:
-            if known is not None and known == self._operators:
-                reasons = _contradiction(known, own)
-            else:
-                reasons = self._store_node(world, own)
+            return self._store_node(world, own)
         except DatastoreError as e:
-            reasons = [str(e)]
-        return [Problem(subject, "store", reason) for reason in reasons]
+            return [Problem(subject, "store", str(e))]
 
     def _addresses(self, have: Have) -> _Addresses:
         four = own_address(self._settings, have, 4)
@@ -106,7 +109,7 @@ class Introduction:
             six=six if isinstance(six, IPv6Address) else None,
         )
 
-    def _store_node(self, world: World, own: _Addresses) -> list[str]:
+    def _store_node(self, world: World, own: _Addresses) -> list[Problem]:
         """Write the Node, if it is not an operator's; return what is wrong with it."""
         key = NODES + world.host
         item = self._store.get(key)
@@ -115,7 +118,7 @@ class Introduction:
             try:
                 stored = parse_node(item.value)
             except Invalid as e:
-                return [str(e)]
+                return [Problem(f"node {world.host}", "read", str(e))]
             if not _is_agents(item):
                 self._operators = stored
                 return _contradiction(stored, own)
@@ -127,16 +130,18 @@ class Introduction:
             )
         )
         if not written.succeeded:
-            return ["somebody else wrote it meanwhile"]
+            reply = "somebody else wrote it meanwhile"
+            return [Problem(f"node {world.host}", "store", reply)]
         log.info("stored this host as a BGP speaker", node=world.host)
         return []
 
 
-def _contradiction(node: Node, own: _Addresses) -> list[str]:
+def _contradiction(node: Node, own: _Addresses) -> list[Problem]:
     if not own.contradict(node):
         return []
-    named, real = (node.address4, node.address6), (own.four, own.six)
-    return [f"it is an operator's with {_text(named)}, but the host has {_text(real)}"]
+    named = _text((node.address4, node.address6))
+    reply = f"it is an operator's with {named}, but the host has {_text(own.both)}"
+    return [Problem(f"node {node.name}", "correct", reply, lasting=True)]
 
 
 def _text(addresses: tuple[IPv4Address | None, IPv6Address | None]) -> str:

@@ -58,6 +58,7 @@ class Daemon:
         self._start_flags = start_flags
         self._delay = 0.0
         self._started_at: float | None = None
+        self._seen_at = 0.0  # when it was last found running
         self._child: int | None = None  # what we started and have to reap
 
     def ensure(self) -> list[Problem]:
@@ -95,11 +96,13 @@ class Daemon:
         self._reap()
         recorded = self._recorded()
         if recorded is not None and self._is_ours(recorded):
+            self._seen_at = self._clock()
             return recorded
         if not any(str(self._run_dir) in part for part in self.command):
             return None
         found = next((i for i in _processes() if self._is_command_of(i)), None)
         if found is not None:
+            self._seen_at = self._clock()
             self._record(found)
         return found
 
@@ -182,11 +185,10 @@ class Daemon:
         """Return how long to wait before the next start, and set the next delay."""
         if self._started_at is None:
             return 0.0
-        lived = self._clock() - self._started_at
-        if lived > _LAST_DELAY:
+        if self._seen_at - self._started_at > _LAST_DELAY:
             self._delay = 0.0
             return 0.0
-        wait = self._delay - lived
+        wait = self._delay - (self._clock() - self._started_at)
         if wait > 0:
             return wait
         self._delay = min(max(2 * self._delay, _FIRST_DELAY), _LAST_DELAY)
