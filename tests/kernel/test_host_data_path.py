@@ -206,6 +206,14 @@ def test_s5_two_ports_of_a_host_may_both_use_an_address(bed: HostBed) -> None:
             seen.await_seen("10.65.0.50 > 10.65.0.4")
 
 
+@pytest.mark.parametrize("setting", [1, 2])
+def test_s5_a_hosts_own_source_check_drops_nothing_of_a_ports_pairs(
+    bed: HostBed, setting: int
+) -> None:
+    bed.host.sysctl("net/ipv4/conf/all/rp_filter", setting)
+    test_s5_two_ports_of_a_host_may_both_use_an_address(bed)
+
+
 def test_s17_no_dhcp_server_and_no_router_in_a_port(
     guests: tuple[Netns, Netns],
 ) -> None:

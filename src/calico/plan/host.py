@@ -40,6 +40,9 @@ TAP = re.compile(r"tap[A-Za-z0-9_.-]{1,12}")
 
 _GLOBAL = {
     "net/ipv4/ip_forward": "1",
+    # The kernel takes the greater of this and each interface's own: any but 0 would
+    # drop, without a word, what a port sends from a pair that is also another's.
+    "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv6/conf/all/forwarding": "1",
 }
 _OPTIONAL = {
