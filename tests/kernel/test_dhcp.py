@@ -30,14 +30,19 @@ def host(tmp_path: Path) -> Iterator[DhcpHost]:
 
 
 def subnet(
-    prefix: str, gateway: str, name: str = "a", *, network: str = "net-1", **rest: Any
+    prefix: str,
+    gateway: str | None,
+    name: str = "a",
+    *,
+    network: str = "net-1",
+    **rest: Any,
 ) -> Subnet:
     rest["dns_servers"] = tuple(map(ip_address, rest.pop("dns", ())))
     return Subnet(
         id=SubnetId(f"subnet-{name}"),
         network=NetworkId(network),
         prefix=ip_network(prefix),
-        gateway=ip_address(gateway),
+        gateway=ip_address(gateway) if gateway else None,
         **rest,
     )
 
@@ -101,6 +106,19 @@ def test_s19_ipv6_stateful_gets_its_ports_address(host: DhcpHost) -> None:
     assert "2001:db8:1::/64 dev" not in guest.netns.ip("-6", "route")
     guest.has("default via fe80::fc16:3eff:fe00:1", "-6", "route")
     eventually(lambda: guest.netns.pings(OUTSIDE6))
+
+
+def test_s19_ipv6_without_a_gateway_gets_an_address_and_no_default_route(
+    host: DhcpHost,
+) -> None:
+    net = subnet("2001:db8:1::/64", None, **STATEFUL)
+    port = endpoint(1, "2001:db8:1::a:5")
+    assert host.apply(world([port], [net])) == []
+    guest = host.guest(port)
+    guest.start_client()
+    assert guest.lease("dhcp6")["dhcp6_ia_na1_ia_addr1"] == "2001:db8:1::a:5"
+    guest.has("2001:db8:1::a:5/128", "-6", "address")
+    assert "default" not in guest.netns.ip("-6", "route")
 
 
 def test_s19_ipv6_slaac_forms_the_ports_address(host: DhcpHost) -> None:
