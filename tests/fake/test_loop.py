@@ -35,7 +35,7 @@ class Bed:
             world=lambda: world(A),
             keeper=Keeper(FakeKernel([A.interface]), AgentSettings(host=HOST)),
             services=(self._serve,),
-            writer=StatusWriter(MemoryStore(), keys.port_statuses(HOST)),
+            writer=StatusWriter(MemoryStore(), keys, HOST),
             metrics=Metrics(),
             reload=lambda: None,
         )

@@ -316,6 +316,17 @@ FETCH_METRICS = (
 )
 
 
+def test_p41_a_key_that_is_no_text_stops_no_status(host: AgentHost) -> None:
+    host.etcdctl("put", KEYS.port_statuses(HOST) + "device/endpoint/port\udcff", "up")
+    host.bed.plug(A)
+    host.publish(A)
+    host.start()
+    key = KEYS.port_status(HOST, A.device, A.port)
+    eventually(lambda: "up" in host.etcdctl("get", "--print-value-only", key))
+    host.withdraw(A)
+    eventually(lambda: host.etcdctl("get", "--print-value-only", key) == "")
+
+
 def test_tampering_with_the_filter_is_repaired_without_waiting_for_a_resync(
     host: AgentHost,
 ) -> None:

@@ -108,7 +108,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     keys = Keys(settings.region)
     client = Client(settings.etcd)
     metrics = Metrics()
-    writer = StatusWriter(client, keys.port_statuses(settings.host))
+    writer = StatusWriter(client, keys, settings.host)
     pacer = Pacer(Intervals(resync=settings.resync_interval))
     introduction = Introduction(client, settings)
     # The watch and the loop know each other; the loop is told of changes only.
