@@ -348,6 +348,28 @@ def test_drift_is_found_and_repaired(bed: HostBed, damage: list[str]) -> None:
     assert a.pings("10.65.0.3")
 
 
+def test_an_operators_own_tap_keeps_what_it_has(bed: HostBed) -> None:
+    peer = bed.stack.enter_context(Netns("vpn"))
+    bed.host.sysctl("net/ipv6/conf/default/accept_dad", 0)  # nothing else may change
+    link(bed.host, "tap0", peer, "eth0", macs=("02:00:00:00:00:01", ROUTER_MAC))
+    bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "tap0")
+    peer.ip("addr", "add", "192.0.2.2/24", "dev", "eth0")
+    neighbour = ("192.0.2.2", "lladdr", ROUTER_MAC, "nud", "permanent")
+    bed.host.ip("neigh", "add", *neighbour, "dev", "tap0")
+
+    def state() -> list[list[dict[str, object]]]:
+        shown = ("link", "addr", "neigh")
+        return [rows(bed.host, kind, "show", "dev", "tap0") for kind in shown]
+
+    before = state()
+    assert bed.host.pings("192.0.2.2")
+    bed.plug(A)
+    assert bed.serve(A).problems == ()
+    bed.serve(resync=True)
+    assert state() == before
+    assert not bed.host.pings("192.0.2.2"), "but it is cut off, as any tap"
+
+
 def test_foreign_state_is_left_alone(bed: HostBed) -> None:
     bed.plug(A)
     bed.host.run(["nft", "add", "table", "inet", "operator"])

@@ -124,7 +124,7 @@ def test_a_port_without_a_link_has_policy_and_nothing_else() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["eth0", 'tap"; x', "tap", "tap/../x"])
+@pytest.mark.parametrize("name", ["eth0", "tap0", 'tap"; x', "tap", "tap/../x"])
 def test_p41_an_interface_that_is_no_tap_is_refused(name: str) -> None:
     bad = replace(B, interface=InterfaceName(name))
     plan = plan_host(world(A, bad), FACTS)

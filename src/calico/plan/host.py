@@ -5,8 +5,8 @@ is a mapping of keys to items, and so is what the kernel is found to have: `diff
 two is all that there is to do. Every kind of item has a mark by which it is ours:
 
 - routes by their protocol number (PROTOCOL),
-- neighbours by being permanent and on a `tap` interface,
-- addresses by their link: `calico-dhcp`, and link-local ones of `tap` interfaces,
+- neighbours by being permanent and on an instance's interface (TAP),
+- addresses by their link: `calico-dhcp`, and instances' interfaces,
 - links by their names.
 """
 
@@ -36,7 +36,9 @@ from calico.plan.antispoof import Element, plan_elements, single, sources
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
-TAP = re.compile(r"tap[A-Za-z0-9_.-]{1,12}")
+# "tap" and the first eleven characters of a port's UUID, as Nova names it. An
+# operator's `tap0` is not an instance's.
+TAP = re.compile(r"tap[0-9a-f]{8}-[0-9a-f]{2}")
 
 _GLOBAL = {
     "net/ipv4/ip_forward": "1",
