@@ -6,138 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.etcd_server import EtcdServer
-from tests.kernel.data_path import HOST, SUBNETS, HostBed, endpoint, host_bed, rows
+from tests.kernel.agent_host import KEYS, AgentHost, agent_host
+from tests.kernel.data_path import HOST, endpoint, rows
 from tests.kernel.netns import eventually, in_netns
 
-from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
-from calico.model.records import Endpoint
-from calico.system.bird import Bird
-from calico.system.dhcp import DhcpService
-
-KEYS = Keys()
 A, B, C = endpoint(2), endpoint(3), endpoint(4)
-SETTINGS = """
-host = "{host}"
-run_dir = "{folder}/run"
-state_dir = "{folder}/state"
-uplinks = ["lo"]
-address4 = "192.0.2.1"
-metrics = "127.0.0.1:9091"
-heartbeat_interval = 0.5
-heartbeat_ttl = 5
-log_json = true
-[etcd]
-endpoints = ["{etcd}"]
-timeout = 1.0
-"""
-
-
-@dataclass(kw_only=True)
-class AgentHost:
-    """A host's namespace with an etcd of its own and an agent that can be killed."""
-
-    bed: HostBed
-    etcd: EtcdServer
-    folder: Path
-    agents: list["subprocess.Popen[str]"] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Path:
-        return self.folder / "agent.toml"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def command(self, *options: str) -> list[str]:
-        config = ("--config", str(self.settings))
-        return [sys.executable, "-m", "calico", "agent", *config, *options]
-
-    def start(
-        self, environment: Mapping[str, str] | None = None
-    ) -> "subprocess.Popen[str]":
-        with (self.folder / "log").open("a") as log:
-            agent = self.bed.host.popen(
-                self.command(),
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(environment or {})},
-            )
-        self.agents.append(agent)
-        return agent
-
-    def end(self, number: signal.Signals) -> None:
-        """Signal the agent and wait for its end (`ip netns exec` becomes it)."""
-        agent = self.agents.pop()
-        agent.send_signal(number)
-        agent.wait(20)
-
-    def etcdctl(self, *arguments: str, check: bool = True) -> str:
-        with in_netns(self.bed.host):
-            return self.etcd.etcdctl(*arguments, check=check).stdout
-
-    def publish(self, *endpoints: Endpoint) -> None:
-        for one in endpoints:
-            key = KEYS.endpoint(HOST, one.device, one.port)
-            self.etcdctl("put", key, encode_endpoint(one).decode())
-
-    def withdraw(self, one: Endpoint) -> None:
-        self.etcdctl("del", KEYS.endpoint(HOST, one.device, one.port))
-
-    def statuses(self) -> dict[str, str]:
-        """Return the status of each port by its id."""
-        prefix = KEYS.port_statuses(HOST)
-        lines = self.etcdctl("get", "--prefix", prefix).split("\n")[:-1]
-        return {
-            KEYS.parse_port_status(key)[2]: json.loads(value)["status"]
-            for key, value in zip(lines[::2], lines[1::2], strict=True)
-        }
-
-    def await_statuses(self, wanted: dict[str, str]) -> None:
-        eventually(
-            lambda: self.statuses() == wanted,
-            timeout=20,
-            message=lambda: f"{self.statuses()}\n{self.log[-3000:]}",
-        )
 
 
 @pytest.fixture
 def host() -> Iterator[AgentHost]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ct-")))
-        folder.chmod(0o755)  # dnsmasq reads its files as nobody
-        bed = stack.enter_context(host_bed())
-        with in_netns(bed.host):
-            etcd = stack.enter_context(EtcdServer())
-        one = AgentHost(bed=bed, etcd=etcd, folder=folder)
-        stack.callback(stop_daemons, one)
-        (folder / "log").touch()
-        one.settings.write_text(
-            SETTINGS.format(host=HOST, folder=folder, etcd=etcd.endpoint)
-        )
-        bed.host.ip("addr", "add", "192.0.2.1/32", "dev", "lo")
-        for subnet in SUBNETS.values():
-            one.etcdctl("put", KEYS.subnet(subnet.id), encode_subnet(subnet).decode())
+    with agent_host() as one:
         yield one
-
-
-def stop_daemons(host: AgentHost) -> None:
-    for agent in host.agents:
-        agent.kill()
-        agent.wait()
-    with in_netns(host.bed.host):
-        Bird(host.folder / "run").stop()
-        DhcpService(host.folder / "run").stop()
 
 
 def daemons(host: AgentHost) -> dict[str, str]:
@@ -239,78 +123,6 @@ def test_p41_a_bad_object_is_reported_and_disturbs_no_other(host: AgentHost) -> 
     eventually(lambda: "problem gone" in host.log)
 
 
-@dataclass(frozen=True)
-class Slip:
-    """A BGP object that an operator wrote well, and then with a slip."""
-
-    key: str
-    good: str
-    bad: str
-
-
-def resource(kind: str, name: str, spec: dict[str, Any]) -> str:
-    return json.dumps({"kind": kind, "metadata": {"name": name}, "spec": spec})
-
-
-CLOUD = {"asNumber": 65001, "nodeToNodeMeshEnabled": False}
-PEER = {"peerIP": "192.0.2.99", "asNumber": 65099}
-OTHER_NODE = {"bgp": {"ipv4Address": "192.0.2.98/32"}}
-SLIPS = (
-    Slip(
-        BGP_CONFIGURATION,
-        resource("BGPConfiguration", "default", CLOUD),
-        resource("BGPConfiguration", "default", {**CLOUD, "listenPort": 1179}),
-    ),
-    Slip(
-        BGP_PEERS + "tor",
-        resource("BGPPeer", "tor", PEER),
-        resource("BGPPeer", "tor", {**PEER, "password": {"secretKeyRef": {}}}),
-    ),
-    Slip(
-        NODES + HOST,
-        resource("Node", HOST, {"bgp": {"ipv4Address": "192.0.2.1/32"}}),
-        resource("Node", HOST, {"bgp": {"ipv4Address": "192.0.2.1/33"}}),
-    ),
-)
-
-
-@pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.key.split("/")[-2])
-def test_p41_a_slip_in_a_bgp_object_changes_no_session(
-    host: AgentHost, slip: Slip
-) -> None:
-    for one in SLIPS:
-        host.etcdctl("put", one.key, one.good)
-    host.etcdctl("put", NODES + "other", resource("Node", "other", OTHER_NODE))
-    host.start()
-    config = host.folder / "run" / "bird.conf"
-    eventually(config.exists)
-    before = config.read_text()
-    assert "neighbor 192.0.2.99 as 65099" in before
-    assert "local as 65001" in before
-    host.etcdctl("put", slip.key, slip.bad)
-    eventually(lambda: f"BGP: follow: {slip.key}" in host.log)
-    assert config.read_text() == before
-    host.end(signal.SIGKILL)
-    host.start()
-    host.publish(A)
-    host.await_statuses({A.port: "down"})
-    assert config.read_text() == before
-
-
-@pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.key.split("/")[-2])
-def test_p41_a_host_that_starts_with_a_slip_in_a_bgp_object_has_no_session(
-    host: AgentHost, slip: Slip
-) -> None:
-    for one in SLIPS:
-        host.etcdctl("put", one.key, one.bad if one is slip else one.good)
-    host.etcdctl("put", NODES + "other", resource("Node", "other", OTHER_NODE))
-    host.start()
-    eventually(lambda: f"BGP: follow: {slip.key}" in host.log)
-    config = host.folder / "run" / "bird.conf"
-    eventually(config.exists)
-    assert "protocol bgp" not in config.read_text()
-
-
 FETCH_METRICS = (
     "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
 )
@@ -375,29 +187,6 @@ def test_an_etcd_that_comes_back_is_followed_again(host: AgentHost) -> None:
         host.etcd.start()
     host.withdraw(B)
     host.await_statuses({A.port: "up"})
-
-
-def router_id(host: AgentHost) -> str:
-    try:
-        text = (host.folder / "run" / "bird.conf").read_text()
-    except FileNotFoundError:
-        return ""
-    return text.partition("router id ")[2].partition(";")[0]
-
-
-def test_a_host_that_loses_its_address_is_announced_from_the_next_one(
-    host: AgentHost,
-) -> None:
-    text = host.settings.read_text()
-    host.settings.write_text(text.replace('address4 = "192.0.2.1"\n', ""))
-    host.start()
-    eventually(lambda: router_id(host) == "192.0.2.1")
-    host.bed.host.ip("addr", "del", "192.0.2.1/32", "dev", "lo")
-    host.publish(A)
-    host.await_statuses({A.port: "down"})
-    assert router_id(host) == "192.0.2.1", "sessions wait for it"
-    host.bed.host.ip("addr", "add", "192.0.2.7/32", "dev", "lo")
-    eventually(lambda: router_id(host) == "192.0.2.7", message=lambda: host.log)
 
 
 def test_p52_an_agent_without_etcd_guards_taps_and_says_so(host: AgentHost) -> None:
