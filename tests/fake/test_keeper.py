@@ -12,6 +12,7 @@ from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.records import Endpoint
 from calico.plan.host import DHCP_BRIDGE, Item, Link, Route, interface_of
+from calico.plan.nft import Part
 from calico.reconcile.filter import FilterChange
 from calico.system.fake_kernel import FakeKernel
 
@@ -122,6 +123,21 @@ def test_p52_without_policy_there_is_no_route() -> None:
     assert outcome.failed == {A.interface}
     routed = {interface_of(i) for i in kernel.items.values() if isinstance(i, Route)}
     assert routed == {B.interface}
+
+
+def test_p52_while_nothing_is_known_a_lacking_table_is_made_and_no_other() -> None:
+    kernel = fresh()
+    run(kernel, A)
+    kernel.parts = {p: line for p, line in kernel.parts.items() if p.family == "inet"}
+    before = {e for e in kernel.elements if e.family == "inet"}
+    kernel.elements = dict.fromkeys(before, "")
+    keeper = Keeper(kernel, AgentSettings(host=HOST))
+    keeper.shut()
+    assert {part.family for part in kernel.parts} == {"inet", "arp"}
+    assert set(kernel.elements) == before
+    del kernel.parts[Part("inet", "chain", "forward")]
+    keeper.shut()
+    assert Part("inet", "chain", "forward") not in kernel.parts, "not whole, but there"
 
 
 def test_without_nftables_nothing_is_routed() -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from tests.kernel.netns import eventually
 from tests.unit.hosts import HOST, endpoint, world
 
 from calico.agent.heartbeat import Heartbeat
@@ -11,7 +12,7 @@ from calico.agent.keeper import Keeper
 from calico.agent.statuses import StatusWriter, statuses
 from calico.config import AgentSettings
 from calico.datastore.memory import MemoryStore
-from calico.datastore.store import Result, Temporary, Transaction
+from calico.datastore.store import Result, Snapshot, Temporary, Transaction
 from calico.model.ids import InterfaceName, PortId
 from calico.model.keys import Keys
 from calico.model.world import Rejected
@@ -72,7 +73,7 @@ def wanted(number: int, status: bytes = b"up") -> dict[str, bytes]:
 
 def test_p23_a_hundred_statuses_are_one_transaction() -> None:
     store = CountingStore()
-    writer = StatusWriter(store, PREFIX)
+    writer = StatusWriter(store, KEYS, HOST)
     writer.write(wanted(100))
     assert store.transactions == 1
     assert len(store.get_prefix(PREFIX).items) == 100
@@ -82,14 +83,14 @@ def test_p23_a_hundred_statuses_are_one_transaction() -> None:
 
 def test_statuses_of_ports_that_went_are_removed_also_an_earlier_agents() -> None:
     store = CountingStore()
-    StatusWriter(store, PREFIX).write(wanted(3))
-    StatusWriter(store, PREFIX).write(wanted(1))
+    StatusWriter(store, KEYS, HOST).write(wanted(3))
+    StatusWriter(store, KEYS, HOST).write(wanted(1))
     assert set(store.get_prefix(PREFIX).items) == set(wanted(1))
 
 
 def test_what_was_lost_in_an_outage_is_written_after_it() -> None:
     store = CountingStore()
-    writer = StatusWriter(store, PREFIX)
+    writer = StatusWriter(store, KEYS, HOST)
     writer.write(wanted(2, b"down"))
     store.away = True
     with pytest.raises(Temporary):
@@ -98,6 +99,52 @@ def test_what_was_lost_in_an_outage_is_written_after_it() -> None:
     writer.write(wanted(2))
     found = store.get_prefix(PREFIX).items.values()
     assert {item.value for item in found} == {b"up"}
+
+
+@pytest.mark.parametrize("stray", ["stray", "device/endpoint/port\udcff"])
+def test_keys_of_others_among_the_statuses_are_left_alone(stray: str) -> None:
+    store = CountingStore()
+    store.put(PREFIX + stray, b"theirs")
+    StatusWriter(store, KEYS, HOST).write(wanted(2))
+    StatusWriter(store, KEYS, HOST).write(wanted(1))
+    assert set(store.get_prefix(PREFIX).items) == {PREFIX + stray, *wanted(1)}
+
+
+class SurprisingStore(MemoryStore):
+    """A store that fails once in a way that no store should."""
+
+    surprised = False
+
+    def _surprise(self) -> None:
+        if not self.surprised:
+            self.surprised = True
+            raise ValueError("what is this?")
+
+    def get_prefix(self, prefix: str) -> Snapshot:
+        self._surprise()
+        return super().get_prefix(prefix)
+
+    def lease_grant(self, ttl: int) -> int:
+        self._surprise()
+        return super().lease_grant(ttl)
+
+
+def test_statuses_are_written_after_whatever_went_wrong() -> None:
+    store = SurprisingStore()
+    writer = StatusWriter(store, KEYS, HOST)
+    writer.start()
+    writer.offer(wanted(2), resync=False)
+    eventually(lambda: store.surprised)  # and not by this test
+    eventually(lambda: len(store.get_prefix(PREFIX).items) == 2)
+    writer.stop(5)
+
+
+def test_p31_a_heart_beats_after_whatever_went_wrong() -> None:
+    store = SurprisingStore()
+    beat = Heartbeat(store, KEYS.host_status(HOST), interval=0.01, ttl=30)
+    beat.start()
+    eventually(lambda: store.get(KEYS.host_status(HOST)))
+    beat.stop()
 
 
 def test_p31_a_heartbeat_is_leased_and_renewed() -> None:

@@ -36,7 +36,7 @@ SUBNETS = {
         id=SubnetId(name),
         network=NETWORK,
         prefix=ip_network(prefix),
-        gateway=ip_address(gateway),
+        gateway=ip_address(gateway) if gateway else None,
         ra_mode="slaac" if ":" in prefix else None,
         address_mode="slaac" if ":" in prefix else None,
     )
@@ -44,6 +44,9 @@ SUBNETS = {
         ("s4", "10.65.0.0/24", "10.65.0.1"),
         ("s6", "2001:db8:65::/64", "2001:db8:65::1"),
         ("other4", "10.66.0.0/24", "10.66.0.1"),
+        # Where pairs are from, as an operator sets such space aside.
+        ("pairs4", "10.76.0.0/14", None),
+        ("pairs6", "2001:db8:77::/48", None),
     )
 }
 

@@ -206,9 +206,6 @@ class DhcpHost:
         files = sorted(self.run_dir.glob("dnsmasq-?.log"))
         return "".join(file.read_text() for file in files)
 
-    def logged(self, text: str) -> None:
-        eventually(lambda: text in self.log(), 10, self.log)
-
     def remove_gateway(self, address: str) -> None:
         self.netns.ip("address", "del", address, "dev", BRIDGE)
 

@@ -3,133 +3,25 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.etcd_server import EtcdServer
-from tests.kernel.data_path import HOST, SUBNETS, HostBed, endpoint, host_bed, rows
+from tests.kernel.agent_host import KEYS, AgentHost, agent_host
+from tests.kernel.data_path import HOST, endpoint, rows
 from tests.kernel.netns import eventually, in_netns
 
-from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.keys import Keys
-from calico.model.records import Endpoint
-from calico.system.bird import Bird
-from calico.system.dhcp import DhcpService
-
-KEYS = Keys()
 A, B, C = endpoint(2), endpoint(3), endpoint(4)
-SETTINGS = """
-host = "{host}"
-run_dir = "{folder}/run"
-state_dir = "{folder}/state"
-uplinks = ["lo"]
-address4 = "192.0.2.1"
-metrics = "127.0.0.1:9091"
-heartbeat_interval = 0.5
-heartbeat_ttl = 5
-log_json = true
-[etcd]
-endpoints = ["{etcd}"]
-timeout = 1.0
-"""
-
-
-@dataclass(kw_only=True)
-class AgentHost:
-    """A host's namespace with an etcd of its own and an agent that can be killed."""
-
-    bed: HostBed
-    etcd: EtcdServer
-    folder: Path
-    agents: list["subprocess.Popen[str]"] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Path:
-        return self.folder / "agent.toml"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def command(self, *options: str) -> list[str]:
-        config = ("--config", str(self.settings))
-        return [sys.executable, "-m", "calico", "agent", *config, *options]
-
-    def start(self) -> "subprocess.Popen[str]":
-        with (self.folder / "log").open("a") as log:
-            agent = self.bed.host.popen(self.command(), stdout=log, stderr=log)
-        self.agents.append(agent)
-        return agent
-
-    def end(self, number: signal.Signals) -> None:
-        """Signal the agent and wait for its end (`ip netns exec` becomes it)."""
-        agent = self.agents.pop()
-        agent.send_signal(number)
-        agent.wait(20)
-
-    def etcdctl(self, *arguments: str, check: bool = True) -> str:
-        with in_netns(self.bed.host):
-            return self.etcd.etcdctl(*arguments, check=check).stdout
-
-    def publish(self, *endpoints: Endpoint) -> None:
-        for one in endpoints:
-            key = KEYS.endpoint(HOST, one.device, one.port)
-            self.etcdctl("put", key, encode_endpoint(one).decode())
-
-    def withdraw(self, one: Endpoint) -> None:
-        self.etcdctl("del", KEYS.endpoint(HOST, one.device, one.port))
-
-    def statuses(self) -> dict[str, str]:
-        """Return the status of each port by its id."""
-        prefix = KEYS.port_statuses(HOST)
-        lines = self.etcdctl("get", "--prefix", prefix).split("\n")[:-1]
-        return {
-            KEYS.parse_port_status(key)[2]: json.loads(value)["status"]
-            for key, value in zip(lines[::2], lines[1::2], strict=True)
-        }
-
-    def await_statuses(self, wanted: dict[str, str]) -> None:
-        eventually(
-            lambda: self.statuses() == wanted,
-            timeout=20,
-            message=lambda: f"{self.statuses()}\n{self.log[-3000:]}",
-        )
 
 
 @pytest.fixture
 def host() -> Iterator[AgentHost]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ct-")))
-        folder.chmod(0o755)  # dnsmasq reads its files as nobody
-        bed = stack.enter_context(host_bed())
-        with in_netns(bed.host):
-            etcd = stack.enter_context(EtcdServer())
-        one = AgentHost(bed=bed, etcd=etcd, folder=folder)
-        stack.callback(stop_daemons, one)
-        (folder / "log").touch()
-        one.settings.write_text(
-            SETTINGS.format(host=HOST, folder=folder, etcd=etcd.endpoint)
-        )
-        bed.host.ip("addr", "add", "192.0.2.1/32", "dev", "lo")
-        for subnet in SUBNETS.values():
-            one.etcdctl("put", KEYS.subnet(subnet.id), encode_subnet(subnet).decode())
+    with agent_host() as one:
         yield one
-
-
-def stop_daemons(host: AgentHost) -> None:
-    for agent in host.agents:
-        agent.kill()
-        agent.wait()
-    with in_netns(host.bed.host):
-        Bird(host.folder / "run").stop()
-        DhcpService(host.folder / "run").stop()
 
 
 def daemons(host: AgentHost) -> dict[str, str]:
@@ -236,6 +128,17 @@ FETCH_METRICS = (
 )
 
 
+def test_p41_a_key_that_is_no_text_stops_no_status(host: AgentHost) -> None:
+    host.etcdctl("put", KEYS.port_statuses(HOST) + "device/endpoint/port\udcff", "up")
+    host.bed.plug(A)
+    host.publish(A)
+    host.start()
+    key = KEYS.port_status(HOST, A.device, A.port)
+    eventually(lambda: "up" in host.etcdctl("get", "--print-value-only", key))
+    host.withdraw(A)
+    eventually(lambda: host.etcdctl("get", "--print-value-only", key) == "")
+
+
 def test_tampering_with_the_filter_is_repaired_without_waiting_for_a_resync(
     host: AgentHost,
 ) -> None:
@@ -284,6 +187,57 @@ def test_an_etcd_that_comes_back_is_followed_again(host: AgentHost) -> None:
         host.etcd.start()
     host.withdraw(B)
     host.await_statuses({A.port: "up"})
+
+
+def test_p52_an_agent_without_etcd_guards_taps_and_says_so(host: AgentHost) -> None:
+    with in_netns(host.bed.host):
+        host.etcd.kill()
+    a, b = host.bed.plug(A), host.bed.plug(B)
+    forward_without_policy(host)
+    eventually(lambda: a.pings("10.65.0.3"), message="the test's own wiring")
+    start_and_await_ready(host)
+    assert not a.pings("10.65.0.3")
+    assert not b.pings("10.65.0.2")
+    assert not host.bed.host.pings("10.65.0.2")
+
+
+def start_and_await_ready(host: AgentHost) -> None:
+    """Start the agent as systemd does, and wait until it says that it is ready."""
+    with in_netns(host.bed.host):  # to which abstract names belong
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with manager:
+        manager.settimeout(10)
+        manager.bind(f"\0{host.folder.name}")
+        host.start({"NOTIFY_SOCKET": f"@{host.folder.name}"})
+        assert manager.recv(100) == b"READY=1"
+
+
+def forward_without_policy(host: AgentHost) -> None:
+    """Wire two taps by hand, as nobody should."""
+    host.bed.host.sysctl("net/ipv4/ip_forward", 1)
+    host.bed.host.ip("addr", "add", "10.65.0.1/32", "dev", "lo")
+    for one in (A, B):
+        host.bed.host.ip("link", "set", one.interface, "up")
+        host.bed.host.ip("route", "add", str(one.addresses[0]), "dev", one.interface)
+        host.bed.host.sysctl(f"net/ipv4/conf/{one.interface}/proxy_arp", 1)
+        host.bed.host.sysctl(f"net/ipv4/neigh/{one.interface}/proxy_delay", 0)
+
+
+def test_p52_a_table_of_before_is_left_alone_until_etcd_was_seen(
+    host: AgentHost,
+) -> None:
+    a, _ = host.bed.plug(A), host.bed.plug(B)
+    host.publish(A, B)
+    host.start()
+    host.await_statuses({A.port: "up", B.port: "up"})
+    host.end(signal.SIGKILL)
+    with in_netns(host.bed.host):
+        host.etcd.kill()
+    # As another version's would be: not what this agent would make.
+    host.bed.host.run(["nft", "add", "chain", "inet", "calico", "of_before"])
+    start_and_await_ready(host)
+    assert "10.65.0.2" in filter_of(host)
+    assert a.pings("10.65.0.3")
 
 
 def test_a_pass_on_request_and_what_it_would_change(host: AgentHost) -> None:

@@ -1,5 +1,6 @@
 """A daemon outlives its agent, is adopted by the next, and is never mistaken."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -124,6 +125,37 @@ def test_one_that_dies_at_once_is_started_after_growing_delays(tmp_path: Path) -
         else:
             assert "cannot access '/nowhere'" in str(problems[0])
     assert starts == [0, 0.25, 1.25, 3.25, 7.25, 15.25, 31.25]
+
+
+def test_a_dead_one_that_is_looked_at_late_is_not_taken_for_healthy(
+    tmp_path: Path,
+) -> None:
+    now = 0.0
+    daemon = Daemon("failing", ("ls", "/nowhere"), tmp_path, clock=lambda: now)
+    starts = []
+    for tick in range(100):
+        now = tick * 2.7
+        if not daemon.ensure():
+            starts.append(now)
+        eventually(lambda: not daemon.running())
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert min(gaps[-3:]) >= 30
+
+
+def test_a_log_is_emptied_while_the_program_writes_to_it(tmp_path: Path) -> None:
+    daemon = Daemon("writer", ("od", "-v", "-An", "/dev/zero"), tmp_path)
+    assert daemon.ensure() == []
+    try:
+        eventually(lambda: daemon.log.stat().st_size > 2 << 20)
+        daemon.signal(signal.SIGSTOP)
+        assert daemon.ensure() == []
+        assert daemon.log.stat().st_size == 0
+        assert (tmp_path / "writer.log.1").stat().st_size == 1 << 20
+        daemon.signal(signal.SIGCONT)
+        eventually(lambda: daemon.log.stat().st_size > 0)
+        assert b"\0" not in daemon.log.read_bytes()[:4096], "no hole is left"
+    finally:
+        daemon.stop()
 
 
 def test_a_missing_program_is_a_problem_with_its_name(tmp_path: Path) -> None:

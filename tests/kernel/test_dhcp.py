@@ -1,6 +1,7 @@
 """DHCP, router advertisements and what clients make of them, with the real programs."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kernel.dhcp_host import Asking, DhcpHost, dhcp_host, endpoint, world
+from tests.kernel.dhcp_host import Asking, DhcpHost, Guest, dhcp_host, endpoint, world
 from tests.kernel.netns import eventually, in_netns
 
+from calico.lab import dhclient
 from calico.model.ids import NetworkId, SubnetId
 from calico.model.records import DhcpOption, HostRoute, Subnet
 from calico.system.dhcp import DhcpService
@@ -28,14 +30,19 @@ def host(tmp_path: Path) -> Iterator[DhcpHost]:
 
 
 def subnet(
-    prefix: str, gateway: str, name: str = "a", *, network: str = "net-1", **rest: Any
+    prefix: str,
+    gateway: str | None,
+    name: str = "a",
+    *,
+    network: str = "net-1",
+    **rest: Any,
 ) -> Subnet:
     rest["dns_servers"] = tuple(map(ip_address, rest.pop("dns", ())))
     return Subnet(
         id=SubnetId(f"subnet-{name}"),
         network=NetworkId(network),
         prefix=ip_network(prefix),
-        gateway=ip_address(gateway),
+        gateway=ip_address(gateway) if gateway else None,
         **rest,
     )
 
@@ -99,6 +106,19 @@ def test_s19_ipv6_stateful_gets_its_ports_address(host: DhcpHost) -> None:
     assert "2001:db8:1::/64 dev" not in guest.netns.ip("-6", "route")
     guest.has("default via fe80::fc16:3eff:fe00:1", "-6", "route")
     eventually(lambda: guest.netns.pings(OUTSIDE6))
+
+
+def test_s19_ipv6_without_a_gateway_gets_an_address_and_no_default_route(
+    host: DhcpHost,
+) -> None:
+    net = subnet("2001:db8:1::/64", None, **STATEFUL)
+    port = endpoint(1, "2001:db8:1::a:5")
+    assert host.apply(world([port], [net])) == []
+    guest = host.guest(port)
+    guest.start_client()
+    assert guest.lease("dhcp6")["dhcp6_ia_na1_ia_addr1"] == "2001:db8:1::a:5"
+    guest.has("2001:db8:1::a:5/128", "-6", "address")
+    assert "default" not in guest.netns.ip("-6", "route")
 
 
 def test_s19_ipv6_slaac_forms_the_ports_address(host: DhcpHost) -> None:
@@ -335,14 +355,10 @@ def test_a_subnet_without_dhcp_is_silent_and_static_addresses_work(
         subnet("10.77.0.0/24", "10.77.0.1", "seven", network="net-7"),
     ]
     port = endpoint(1, "10.65.0.5", "2001:db8:1::5")
-    # A second port keeps the service running, so that silence means something.
-    assert (
-        host.apply(world([port, endpoint(2, "10.77.0.5", network="net-7")], nets)) == []
-    )
+    served = endpoint(2, "10.77.0.5", network="net-7")
+    assert host.apply(world([port, served], nets)) == []
     guest = host.guest(port)
-    guest.start_client()
-    host.logged(f"DHCPDISCOVER(calico-dhcp) {port.mac} ignored")
-    assert not (guest.state / "dhcp4").exists(), guest.said()
+    assert_unanswered(guest, host.guest(served))
     assert host.service.radvd.pid() is None
     guest.netns.ip("address", "add", "10.65.0.5/24", "dev", "eth0")
     guest.netns.ip("route", "add", "default", "via", "10.65.0.1")
@@ -353,9 +369,41 @@ def test_a_mac_of_no_port_gets_no_answer(host: DhcpHost) -> None:
     port = endpoint(1, "10.65.0.5")
     host.apply(world([port], [V4]))
     stranger = endpoint(2, "10.65.0.6")
-    host.guest(stranger).start_client()
-    host.logged(f"DHCPDISCOVER(calico-dhcp) {stranger.mac} ignored")
-    assert "DHCPOFFER" not in host.log()
+    assert_unanswered(host.guest(stranger), host.guest(port))
+
+
+def assert_unanswered(guest: Guest, served: Guest) -> None:
+    """Assert that a guest gets no answer where one that asked later got one."""
+    guest.start_client()
+    eventually(lambda: "soliciting a DHCP lease" in guest.said(), message=guest.said)
+    served.start_client()
+    served.lease("dhcp4")
+    assert "dhcp4" not in dhclient.lease(guest.state), guest.said()
+
+
+def test_the_log_of_a_service_that_runs_has_a_limit(host: DhcpHost) -> None:
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **SLAAC)
+    wanted = world([endpoint(1, "10.65.0.5", "2001:db8:1::5")], [V4, six])
+    host.apply(wanted)
+    logs = [host.run_dir / name for name in ("dnsmasq-a.log", "radvd.log")]
+    for log in logs:
+        with log.open("ab") as file:
+            file.write(b"x" * (2 << 20))
+    pids = host.service.dnsmasq.pid(), host.service.radvd.pid()
+    assert host.apply(wanted) == []
+    assert [log.stat().st_size for log in logs] == [0, 0]
+    assert (host.service.dnsmasq.pid(), host.service.radvd.pid()) == pids
+
+
+def test_what_an_instance_asks_for_and_gets_is_not_logged(host: DhcpHost) -> None:
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **STATEFUL)
+    port = endpoint(1, "10.65.0.5", "2001:db8:1::5")
+    assert host.apply(world([port], [V4, six])) == []
+    guest = host.guest(port)
+    guest.start_client()
+    guest.lease("dhcp4")
+    guest.lease("dhcp6")
+    assert re.findall(r"DHCP[A-Z]+\(.*", host.log()) == []
 
 
 def test_dead_daemons_are_replaced_and_living_ones_adopted(host: DhcpHost) -> None:
@@ -376,6 +424,28 @@ def test_dead_daemons_are_replaced_and_living_ones_adopted(host: DhcpHost) -> No
     guest.start_client()
     guest.lease("dhcp4")
     guest.lease("ra")
+
+
+def test_a_successor_that_does_not_come_up_is_started_after_growing_delays(
+    host: DhcpHost,
+) -> None:
+    host.apply(world([endpoint(1, "10.65.0.5")], [V4]))
+    before = host.service.dnsmasq.pid()
+    six = subnet("2001:db8:1::/64", "2001:db8:1::1", "six", **STATEFUL)
+    wanted = world([endpoint(1, "10.65.0.5", "2001:db8:1::5")], [V4, six])
+    broken = host.run_dir / "broken"
+    broken.mkdir()
+    (broken / "dnsmasq").symlink_to("/bin/false")
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{broken}:{path}"
+    try:
+        said = [str(host.apply(wanted)[0]) for _ in range(3)]
+    finally:
+        os.environ["PATH"] = path
+    assert "next start in" in said[2]
+    assert host.service.dnsmasq.pid() == before, "it serves what it knows"
+    eventually(lambda: host.apply(wanted) == [])
+    assert host.service.dnsmasq.pid() != before
 
 
 def test_files_that_the_daemon_cannot_read_are_a_clear_problem(host: DhcpHost) -> None:

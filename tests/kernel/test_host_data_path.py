@@ -150,6 +150,40 @@ def test_s17_allowed_pairs_pass_single_and_cidr_with_their_mac(bed: HostBed) -> 
     assert not seen.seen("10.65.0.50")
 
 
+def test_p47_a_pair_never_takes_a_route_or_an_address_of_the_host(
+    bed: HostBed,
+) -> None:
+    fabric = bed.stack.enter_context(Netns("fabric"))
+    link(bed.host, "up0", fabric, "up0")
+    bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "up0")
+    bed.host.ip("route", "add", "default", "via", "192.0.2.2")
+    # The operator's own, within the space of the cloud.
+    bed.host.ip("route", "add", "10.65.0.88", "via", "192.0.2.2")
+    before = rows(bed.host, "route", "show")
+    wanted = ("0.0.0.0/0", "0.0.0.0/1", "192.0.2.2/32", "10.65.0.88/32")
+    claimant = replace(A, pairs=tuple(pair(prefix, A) for prefix in wanted))
+    bed.plug(A)
+    outcome = bed.serve(claimant)
+    assert [str(one.prefix) for one in outcome.plan.refused_pairs] == [*wanted[:3]]
+    (problem,) = outcome.problems
+    assert "route 10.65.0.88/32" in str(problem)
+    assert "EEXIST" in str(problem)
+    after = rows(bed.host, "route", "show")
+    assert [route for route in after if route.get("protocol") != "111"] == before
+
+
+def test_a_route_of_ours_is_replaced_where_it_is_another_ports_now(
+    bed: HostBed,
+) -> None:
+    moved = replace(B, addresses=A.addresses)
+    bed.plug(A)
+    bed.plug(moved)
+    assert bed.serve(A).problems == ()
+    assert bed.serve(moved).problems == ()
+    assert bed.changes(moved) == []
+    assert bed.host.pings("10.65.0.2")
+
+
 def test_s17_port_security_off_lifts_the_checks(bed: HostBed) -> None:
     trusted = replace(A, port_security=False)
     a, b = bed.plug(trusted), bed.plug(B)
@@ -170,6 +204,14 @@ def test_s5_two_ports_of_a_host_may_both_use_an_address(bed: HostBed) -> None:
         with arrivals(c, "eth0", "icmp") as seen:
             spoof(guest, "10.65.0.50", "10.65.0.4")
             seen.await_seen("10.65.0.50 > 10.65.0.4")
+
+
+@pytest.mark.parametrize("setting", [1, 2])
+def test_s5_a_hosts_own_source_check_drops_nothing_of_a_ports_pairs(
+    bed: HostBed, setting: int
+) -> None:
+    bed.host.sysctl("net/ipv4/conf/all/rp_filter", setting)
+    test_s5_two_ports_of_a_host_may_both_use_an_address(bed)
 
 
 def test_s17_no_dhcp_server_and_no_router_in_a_port(
@@ -276,18 +318,6 @@ def test_p41_a_bad_endpoint_disturbs_no_other(bed: HostBed, bad: Endpoint) -> No
     assert a.pings("10.65.0.3")
 
 
-def test_p50_a_host_has_more_neighbours_than_the_kernels_default(
-    bed: HostBed,
-) -> None:
-    many = replace(
-        A, pairs=tuple(pair(f"10.80.{i >> 8}.{i & 255}/32", A) for i in range(2500))
-    )
-    bed.plug(many)
-    assert bed.serve(many).problems == ()
-    assert len(rows(bed.host, "neigh", "show", "nud", "permanent")) > 2500
-    assert bed.changes(many) == []
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -316,6 +346,28 @@ def test_drift_is_found_and_repaired(bed: HostBed, damage: list[str]) -> None:
     assert bed.serve(A, B).problems == ()
     assert bed.changes(A, B) == []
     assert a.pings("10.65.0.3")
+
+
+def test_an_operators_own_tap_keeps_what_it_has(bed: HostBed) -> None:
+    peer = bed.stack.enter_context(Netns("vpn"))
+    bed.host.sysctl("net/ipv6/conf/default/accept_dad", 0)  # nothing else may change
+    link(bed.host, "tap0", peer, "eth0", macs=("02:00:00:00:00:01", ROUTER_MAC))
+    bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "tap0")
+    peer.ip("addr", "add", "192.0.2.2/24", "dev", "eth0")
+    neighbour = ("192.0.2.2", "lladdr", ROUTER_MAC, "nud", "permanent")
+    bed.host.ip("neigh", "add", *neighbour, "dev", "tap0")
+
+    def state() -> list[list[dict[str, object]]]:
+        shown = ("link", "addr", "neigh")
+        return [rows(bed.host, kind, "show", "dev", "tap0") for kind in shown]
+
+    before = state()
+    assert bed.host.pings("192.0.2.2")
+    bed.plug(A)
+    assert bed.serve(A).problems == ()
+    bed.serve(resync=True)
+    assert state() == before
+    assert not bed.host.pings("192.0.2.2"), "but it is cut off, as any tap"
 
 
 def test_foreign_state_is_left_alone(bed: HostBed) -> None:

@@ -27,6 +27,10 @@ SUBNET = Subnet(
     gateway=ip_address("10.65.0.1"),
 )
 
+WIDE = Subnet(
+    id=SubnetId("wide4"), network=NetworkId("net-b"), prefix=ip_network("10.70.0.0/15")
+)
+
 
 def endpoint(number: int, **changes: Any) -> Endpoint:
     port = PortId(f"{number:08x}-{number:02x}00-0000")
@@ -57,6 +61,6 @@ def world(*endpoints: Endpoint) -> World:
     return World(
         host=HOST,
         endpoints=endpoints,
-        subnets={SUBNET.id: SUBNET},
+        subnets={s.id: s for s in (SUBNET, WIDE)},
         groups=OPEN_GROUPS,
     )

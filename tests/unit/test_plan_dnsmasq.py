@@ -85,16 +85,43 @@ def test_a_host_without_ports_of_a_subnet_knows_nothing_of_it() -> None:
     assert plan([port(1, "10.66.0.5")], [other]) == DhcpState()
 
 
-@pytest.mark.parametrize(
-    "silent",
-    [
-        subnet("10.65.0.0/24", "10.65.0.1", dhcp=False),
-        subnet("10.65.0.0/24", None),
-    ],
-)
-def test_no_dhcp_without_gateway_or_where_it_is_off(silent: Subnet) -> None:
-    state = plan([port(1, "10.65.0.5")], [silent])
+def test_no_dhcp_where_it_is_off() -> None:
+    off = subnet("10.65.0.0/24", "10.65.0.1", dhcp=False)
+    state = plan([port(1, "10.65.0.5")], [off])
     assert (state.ranges, state.hosts, state.options) == ((), "", "")
+    assert state.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("gateway", "reason"),
+    [(None, "no gateway"), ("192.0.2.1", "192.0.2.1 is not in 10.65.0.0/24")],
+)
+def test_s19_an_ipv4_subnet_without_a_gateway_in_it_is_told_of(
+    gateway: str | None, reason: str
+) -> None:
+    state = plan([port(1, "10.65.0.5")], [subnet("10.65.0.0/24", gateway)])
+    assert (state.ranges, state.hosts, state.options) == ((), "", "")
+    (refused,) = state.refused
+    assert (refused.subject, refused.wish) == ("subnet id-10.65.0.0/24", "DHCPv4")
+    assert reason in refused.reason
+
+
+@pytest.mark.parametrize("dhcp", [True, False])
+def test_p47_a_gateway_outside_of_its_subnet_is_never_the_hosts_own(
+    dhcp: bool,  # noqa: FBT001 - a case of the test
+) -> None:
+    outside = subnet("10.65.0.0/24", "192.0.2.1", dhcp=dhcp)
+    six = subnet("2001:db8::/64", "2001:db8:ffff::1", dhcp=dhcp)
+    state = plan([port(1, "10.65.0.5", "2001:db8::5")], [outside, six])
+    assert state.gateways == (ip_interface("2001:db8::/64"),)
+
+
+def test_s19_an_ipv6_subnet_is_served_without_a_gateway_too() -> None:
+    state = plan([port(1, "2001:db8::5")], [subnet("2001:db8::/64", None)])
+    assert state.gateways == (ip_interface("2001:db8::/64"),)
+    assert state.ranges == ("dhcp-range=2001:db8::,static,64,1h",)
+    assert "[2001:db8::5]" in state.hosts
+    assert state.refused == ()
 
 
 def test_a_subnet_without_dhcp_keeps_its_gateway_address() -> None:
@@ -315,6 +342,20 @@ def test_s19_a_tap_is_told_of_its_own_prefixes_never_on_link() -> None:
         (False, True),
     ]
     assert all(s.count("AdvOnLink off;") == s.count("prefix ") == 1 for s in stanzas)
+
+
+def test_s19_a_host_is_no_default_router_of_a_subnet_without_a_gateway() -> None:
+    def advertised(*subnets: Subnet) -> str:
+        addresses = [str(s.prefix[5]) for s in subnets]
+        return plan_radvd(world([port(1, *addresses)], list(subnets)))
+
+    closed, open_ = subnet("2001:db8::/64", None), subnet("2001:db8:1::/64", "fe80::1")
+    alone, both = advertised(closed), advertised(closed, open_)
+    assert "AdvDefaultLifetime 0;" in alone
+    assert "prefix 2001:db8::/64" in alone
+    assert "route 2001:db8::/64" in alone
+    assert "AdvDefaultLifetime 9000;" in both
+    assert "route 2001:db8:1::/64" not in both
 
 
 def test_no_advertisement_without_ipv6_dhcp() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.hosts import SUBNET, endpoint, pair, world
 
-from calico.model.ids import InterfaceName, Mac
+from calico.model.ids import InterfaceName, Mac, SubnetId
 from calico.plan.antispoof import Element, plan_elements, sources
 from calico.plan.host import (
     HostFacts,
@@ -16,6 +16,7 @@ from calico.plan.host import (
     Link,
     LocalAddress,
     Neighbour,
+    RefusedPair,
     Route,
     Setting,
     link_local,
@@ -71,6 +72,39 @@ def test_p02_pairs_may_be_single_addresses_and_cidrs() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "0.0.0.0/0",
+        "0.0.0.0/1",
+        "192.0.2.1/32",
+        "10.64.0.0/15",
+        "::/0",
+        "2001:db8::1/128",
+        "fe80::/64",
+    ],
+)
+def test_p47_a_pair_outside_of_all_subnets_gets_neither_route_nor_filter(
+    foreign: str,
+) -> None:
+    mac = "fa:16:3e:00:00:77"
+    inside = pair("10.65.0.9/32")
+    claimant = replace(A, pairs=(pair(foreign, mac), inside))
+    plan = plan_host(world(claimant), FACTS)
+    clean = plan_host(world(replace(A, pairs=(inside,))), FACTS)
+    assert plan.refused_pairs == (RefusedPair(port=A.port, prefix=ip_network(foreign)),)
+    assert plan.state == clean.state
+    assert plan.elements == clean.elements
+    assert plan.served == clean.served, "the port has all the rest"
+
+
+def test_p47_a_subnet_that_is_everything_allows_nothing() -> None:
+    claimant = replace(A, pairs=(pair("192.0.2.1/32"),))
+    everything = replace(SUBNET, id=SubnetId("all"), prefix=ip_network("0.0.0.0/0"))
+    all_there_is = replace(world(claimant), subnets={everything.id: everything})
+    assert len(plan_host(all_there_is, FACTS).refused_pairs) == 1
+
+
 def test_a_fixed_address_goes_before_another_ports_pair() -> None:
     claimant = replace(A, pairs=(pair("10.65.0.3/32"),))
     plan = plan_host(world(claimant, B), FACTS)
@@ -93,7 +127,7 @@ def test_a_port_without_a_link_has_policy_and_nothing_else() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["eth0", 'tap"; x', "tap", "tap/../x"])
+@pytest.mark.parametrize("name", ["eth0", "tap0", 'tap"; x', "tap", "tap/../x"])
 def test_p41_an_interface_that_is_no_tap_is_refused(name: str) -> None:
     bad = replace(B, interface=InterfaceName(name))
     plan = plan_host(world(A, bad), FACTS)

@@ -3,15 +3,15 @@
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import structlog
 
 from calico import obs
+from calico.agent.announcement import Announcement
 from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.heartbeat import Heartbeat
-from calico.agent.keeper import Keeper, own_address
+from calico.agent.keeper import Keeper
 from calico.agent.loop import Event, Loop, Parts
 from calico.agent.node import Introduction
 from calico.agent.statuses import StatusWriter
@@ -28,13 +28,13 @@ from calico.model.world import (
 )
 from calico.model.world import build as build_world
 from calico.obs import Metrics
-from calico.plan.bird import BgpFacts, plan_bird
 from calico.reconcile.loop import Intervals, Pacer
 from calico.reconcile.problem import Problem
 from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
 from calico.system.kernel import Have, Kernel
 from calico.system.monitor import Monitor
+from calico.system.service_manager import notify_ready
 
 log = structlog.get_logger()
 
@@ -111,7 +111,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     keys = Keys(settings.region)
     client = Client(settings.etcd)
     metrics = Metrics()
-    writer = StatusWriter(client, keys.port_statuses(settings.host))
+    writer = StatusWriter(client, keys, settings.host)
     pacer = Pacer(Intervals(resync=settings.resync_interval))
     introduction = Introduction(client, settings)
     # The watch and the loop know each other; the loop is told of changes only.
@@ -132,6 +132,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         writer=writer,
         metrics=metrics,
         reload=lambda: _reload(path, settings, pacer),
+        ready=notify_ready,
     )
     hints.append(loop := Loop(parts, pacer))
     return Agent(
@@ -182,24 +183,9 @@ def _services(
     settings: AgentSettings,
 ) -> tuple[Callable[[World, Have], list[Problem]], ...]:
     """Return what makes the daemons follow: DHCP and RA, then BGP."""
-    dhcp, bird = DhcpService(settings.run_dir), Bird(settings.run_dir)
-
-    def announce(world: World, have: Have) -> list[Problem]:
-        return bird.apply(plan_bird(world, bgp_facts(settings, have)))
-
-    return (lambda world, _: dhcp.apply(world), announce)
-
-
-def bgp_facts(settings: AgentSettings, have: Have) -> BgpFacts:
-    """Return what BGP has to know of the host, as it is now."""
-    address4, address6 = own_address(settings, have, 4), own_address(settings, have, 6)
-    return BgpFacts(
-        host=settings.host,
-        address4=address4 if isinstance(address4, IPv4Address) else None,
-        address6=address6 if isinstance(address6, IPv6Address) else None,
-        uplinks=settings.uplinks,
-        connected=tuple(i for name, i in have.addresses if name in settings.uplinks),
-    )
+    dhcp = DhcpService(settings.run_dir)
+    announcement = Announcement(Bird(settings.run_dir), settings)
+    return (lambda world, _: dhcp.apply(world), announcement.apply)
 
 
 def _reload(path: Path, settings: AgentSettings, pacer: Pacer) -> None:

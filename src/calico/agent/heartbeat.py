@@ -95,3 +95,6 @@ class Heartbeat:
             except DatastoreError as e:
                 pause = min(_SHORTEST_RETRY, self.interval)
                 log.warning("heartbeat failed", reason=str(e))
+            except Exception:  # the thread must live: nobody else would beat
+                pause = self.interval
+                log.exception("heartbeat failed")

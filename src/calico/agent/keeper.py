@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from calico.config import AgentSettings
+from calico.model.groups import Groups
 from calico.model.ids import Address, Interface, InterfaceName
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
@@ -27,6 +28,8 @@ from calico.plan.host import (
     interface_of,
     plan_host,
 )
+from calico.plan.nft import fixed_parts
+from calico.plan.policy import plan_groups
 from calico.reconcile.diff import Diff, diff
 from calico.reconcile.filter import FilterChange, compare, steps
 from calico.reconcile.problem import Problem
@@ -105,6 +108,19 @@ class Keeper:
     def __init__(self, host: Host, settings: AgentSettings) -> None:
         self._host = host
         self._settings = settings
+
+    def shut(self) -> None:
+        """Cut off all taps while nothing is known (P52): make the tables that lack.
+
+        They are empty, and a tap that is in no map is cut off. A table that is there,
+        an earlier agent's perhaps, is left alone with the ports that it serves.
+        NftError or OSError if it cannot be done.
+        """
+        absent = self._host.read(resync=True).absent
+        parts = {**fixed_parts(), **plan_groups((), Groups()).parts}
+        empty = {name: part for name, part in parts.items() if name.family in absent}
+        if empty:
+            self._host.change_filter(FilterChange(renewed=absent, put=empty))
 
     def compare(
         self, world: World, gateways: Iterable[Interface], *, resync: bool

@@ -46,7 +46,7 @@ class Parts:
     """What the loop drives. `world` is None until the datastore was seen whole.
 
     `services` are the daemons: each makes one what the world and the host say, and
-    returns what it could not.
+    returns what it could not. `ready` is called once nothing is open that is unknown.
     """
 
     host: HostName
@@ -58,6 +58,7 @@ class Parts:
     writer: StatusWriter
     metrics: Metrics
     reload: Callable[[], None]
+    ready: Callable[[], None] = lambda: None
 
 
 class Loop:
@@ -72,6 +73,8 @@ class Loop:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._told: frozenset[str] = frozenset()
         self._last: tuple[World, Have] | None = None
+        self._known: frozenset[tuple[str, str]] = frozenset()  # the last pass's
+        self._shut = False
         self._in_sync = False  # once true it stays: what was seen is never forgotten
 
     def tell(self, event: Event) -> None:
@@ -81,6 +84,7 @@ class Loop:
     def run(self) -> None:
         """Make a pass whenever one is due, until STOP."""
         while True:
+            self._shut = self._shut or self._make_ready()
             wait = self._wait()
             if wait == 0.0:
                 self._guarded_pass()
@@ -88,6 +92,19 @@ class Loop:
                 return
             else:
                 self._tend()
+
+    def _make_ready(self) -> bool:
+        """Cut off what is unknown and tell that it is; return whether that is done.
+
+        Instances may start from then on, whether the datastore is there or not (P52).
+        """
+        try:
+            self._parts.keeper.shut()
+            self._parts.ready()
+        except Exception:
+            log.exception("taps not guarded")
+            return False
+        return True
 
     def once(self, patience: float) -> bool:
         """Make one pass as soon as the datastore was seen; return whether all is well.
@@ -126,16 +143,21 @@ class Loop:
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
         self._last = world, have
-        problems = [
-            *outcome.problems,
-            *parts.cutter.follow(outcome, delta.filter, world.groups),
-            *self._serve(world, have),
-        ]
+        served = self._serve(world, have)
+        self._known = _names(served)
+        cutting = parts.cutter.follow(outcome, delta.filter, world.groups)
+        problems = [*outcome.problems, *cutting, *served]
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
         problems += [
-            Problem(f"port {one.port}", "serve", one.reason)
+            Problem(f"port {one.port}", "serve", one.reason, lasting=True)
             for one in outcome.plan.refused
+        ]
+        problems += [
+            Problem(
+                f"port {one.port}", f"allow {one.prefix}", "in no subnet", lasting=True
+            )
+            for one in outcome.plan.refused_pairs
         ]
         self._report(world, problems)
         self._measure(wanted, outcome.changes, world, len(problems))
@@ -174,10 +196,10 @@ class Loop:
             except Exception:
                 log.exception("pass failed")
                 problems = [Problem("pass", "finish", "exception")]
-        if problems:
-            self.pacer.fail(self._clock())
-        else:
+        if all(problem.lasting for problem in problems):
             self.pacer.succeed()
+        else:
+            self.pacer.fail(self._clock())
         outcome = "incomplete" if problems else "complete"
         self._parts.metrics.passes.labels(outcome).inc()
 
@@ -189,8 +211,14 @@ class Loop:
         ]
 
     def _tend(self) -> None:
-        """See that the daemons run, between passes; one that fails makes a pass due."""
-        if self._last is not None and self._serve(*self._last):
+        """See that the daemons run, between passes.
+
+        One that fails anew makes a pass due. What the last pass knew already does not:
+        the pacer tries that again, later each time.
+        """
+        if self._last is None:
+            return
+        if _names(self._serve(*self._last)) - self._known:
             self.pacer.mark()
 
     def _report(self, world: World, problems: list[Problem]) -> None:
@@ -221,6 +249,11 @@ class Loop:
             metrics.changes.labels(kind).inc(count)
         if changes:
             log.info("host changed", **changes)
+
+
+def _names(problems: list[Problem]) -> frozenset[tuple[str, str]]:
+    """Return what problems are about; replies may differ each time."""
+    return frozenset((problem.subject, problem.wish) for problem in problems)
 
 
 def _guarded(

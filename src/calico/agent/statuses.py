@@ -19,7 +19,7 @@ from calico.datastore.store import (
     Store,
     Transaction,
 )
-from calico.model.ids import DeviceId, HostName, PortId
+from calico.model.ids import DeviceId, HostName, Invalid, PortId
 from calico.model.keys import Keys
 from calico.model.world import Rejected
 from calico.reconcile.diff import diff
@@ -55,11 +55,15 @@ def _statuses(
 
 
 class StatusWriter:
-    """Makes one host's port statuses in the datastore what was last offered."""
+    """Makes one host's port statuses in the datastore what was last offered.
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    Other keys below the host's prefix are not ours, and are left alone.
+    """
+
+    def __init__(self, store: Store, keys: Keys, host: HostName) -> None:
         self._store = store
-        self._prefix = prefix
+        self._keys = keys
+        self._prefix = keys.port_statuses(host)
         self._have: dict[str, bytes] | None = None  # None: to be read
         self._offered: dict[str, bytes] | None = None
         self._forget = False
@@ -90,7 +94,7 @@ class StatusWriter:
         have, self._have = self._have, None
         if have is None:
             snapshot = self._store.get_prefix(self._prefix)
-            have = {key: item.value for key, item in snapshot.items.items()}
+            have = {k: i.value for k, i in snapshot.items.items() if self._is_ours(k)}
         change = diff(dict(wanted), have)
         writes: list[Put | Delete] = [
             *(Put(key=key, value=value) for key, value in sorted(change.put.items())),
@@ -104,13 +108,31 @@ class StatusWriter:
     def _run(self) -> None:
         delay = 0.0
         while (wanted := self._next(delay)) is not None:
-            try:
-                self.write(wanted)
+            if self._attempt(wanted):
                 delay = 0.0
-            except DatastoreError as e:
+            else:
                 delay = min(max(2 * delay, _FIRST_RETRY), _LAST_RETRY)
-                log.warning("port statuses not written", reason=str(e), retry_in=delay)
                 self._offer_again(wanted)
+
+    def _attempt(self, wanted: dict[str, bytes]) -> bool:
+        """Write; whatever goes wrong is logged, and the thread lives to try again."""
+        try:
+            self.write(wanted)
+        except DatastoreError as e:
+            log.warning("port statuses not written", reason=str(e))
+            return False
+        except Exception:
+            log.exception("port statuses not written")
+            return False
+        return True
+
+    def _is_ours(self, key: str) -> bool:
+        try:
+            self._keys.parse_port_status(key)
+            key.encode()  # one that is no text cannot be written either
+        except (Invalid, UnicodeEncodeError):
+            return False
+        return True
 
     def _offer_again(self, wanted: dict[str, bytes]) -> None:
         with self._changed:

@@ -7,11 +7,12 @@ BIRD keeps a session up when something else changes.
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from calico.model.ids import Address, HostName, Interface
-from calico.model.world import World
+from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES
+from calico.model.world import Rejected, World
 from calico.plan.bird_filters import render_filters
 
 _RX_BUFFER = 64 << 20  # bytes; P48: bursts overrun the default
@@ -74,6 +75,22 @@ def plan_bird(world: World, facts: BgpFacts) -> str:
     as_number = own_as(world)
     blocks += [_session(session, facts, as_number) for session in sessions]
     return "\n".join(blocks)
+
+
+def unreadable(world: World) -> tuple[Rejected, ...]:
+    """Return the objects that say what sessions this host has, and cannot be used.
+
+    With one of them the sessions are unknown, not the default ones.
+    """
+    own = {BGP_CONFIGURATION, NODES + world.host}
+    return tuple(
+        one for one in world.rejected if one.key in own or one.key.startswith(BGP_PEERS)
+    )
+
+
+def without_sessions(world: World) -> World:
+    """Return a world in which no host talks to any other."""
+    return replace(world, bgp=replace(world.bgp, full_mesh=False), peers=())
 
 
 def own_as(world: World) -> int:

@@ -81,7 +81,7 @@ def plan_dnsmasq(world: World) -> DhcpState:
     ports = [(port, world.subnets_of(port)) for port in world.endpoints]
     subnets = {subnet.id: subnet for _, found in ports for subnet in found}
     served = [subnet for _, subnet in sorted(subnets.items()) if _is_served(subnet)]
-    refused: list[Refused] = []
+    refused = [_unserved(s) for _, s in sorted(subnets.items()) if _is_lacking(s)]
     routes = {subnet.id: subnet_routes(subnet, refused) for subnet in served}
     hosts6: list[str] = []
     hosts4: list[str] = []
@@ -98,7 +98,7 @@ def plan_dnsmasq(world: World) -> DhcpState:
         holders |= dict.fromkeys(_leased(port, mine), holder)
     return DhcpState(
         gateways=tuple(
-            sorted(map(_gateway, _with_gateway(subnets.values())), key=_key)
+            sorted(map(_gateway, _with_address(subnets.values())), key=_key)
         ),
         ranges=tuple(sorted(set(_ranges(served, holders)))),
         # dnsmasq takes the last matching line, and one without an address matches both
@@ -111,21 +111,50 @@ def plan_dnsmasq(world: World) -> DhcpState:
 
 
 def _is_served(subnet: Subnet) -> bool:
-    return subnet.dhcp and subnet.gateway is not None and ipv6_mode(subnet) != SLAAC
+    return subnet.dhcp and ipv6_mode(subnet) != SLAAC and not _is_lacking(subnet)
 
 
-def _with_gateway(subnets: Iterable[Subnet]) -> Iterator[Subnet]:
-    return (subnet for subnet in subnets if subnet.gateway is not None)
+def _is_lacking(subnet: Subnet) -> bool:
+    """Return whether there is nothing to answer a subnet's DHCP requests from.
+
+    IPv4 has no address that is the routers' by itself: any other than the gateway's may
+    be an instance's.
+    """
+    return subnet.prefix.version == 4 and subnet.dhcp and not _has_gateway(subnet)
+
+
+def _unserved(subnet: Subnet) -> Refused:
+    if subnet.gateway is None:
+        reason = "it has no gateway, whose address the server would have"
+    else:
+        reason = f"its gateway {subnet.gateway} is not in {subnet.prefix}"
+    return Refused(subject=f"subnet {subnet.id}", wish="DHCPv4", reason=reason)
+
+
+def _has_gateway(subnet: Subnet) -> bool:
+    """Return whether a subnet has a gateway of its own.
+
+    An address outside of the subnet may be anybody's, a host's or the fabric's: it is
+    never made this host's (P47).
+    """
+    return subnet.gateway is not None and subnet.gateway in subnet.prefix
+
+
+def _with_address(subnets: Iterable[Subnet]) -> Iterator[Subnet]:
+    for subnet in subnets:
+        stood_for = subnet.prefix.version == 6 and subnet.gateway is not None
+        if _has_gateway(subnet) or stood_for or _is_served(subnet):
+            yield subnet
 
 
 def _gateway(subnet: Subnet) -> Interface:
     """Return the address that makes dnsmasq, and the host, part of a subnet.
 
-    A link-local gateway is not in the subnet: its subnet-router anycast address, which
-    belongs to routers (RFC 4291 2.6.1), stands for it.
+    Where no gateway is in the subnet (a link-local one is not), its subnet-router
+    anycast address, which belongs to routers (RFC 4291 2.6.1), stands for it.
     """
     address = subnet.gateway
-    if address is None or address.is_link_local:
+    if address is None or not _has_gateway(subnet):
         address = subnet.prefix.network_address
     return ip_interface(f"{address}/{subnet.prefix.prefixlen}")
 

@@ -5,14 +5,14 @@ is a mapping of keys to items, and so is what the kernel is found to have: `diff
 two is all that there is to do. Every kind of item has a mark by which it is ours:
 
 - routes by their protocol number (PROTOCOL),
-- neighbours by being permanent and on a `tap` interface,
-- addresses by their link: `calico-dhcp`, and link-local ones of `tap` interfaces,
+- neighbours by being permanent and on an instance's interface (TAP),
+- addresses by their link: `calico-dhcp`, and instances' interfaces,
 - links by their names.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv6Address,
@@ -30,7 +30,7 @@ from calico.model.ids import (
     Prefix,
     host_side_mac,
 )
-from calico.model.records import Endpoint
+from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.antispoof import Element, is_gate, plan_elements, single, sources
 from calico.plan.nft import Parts, fixed_parts
@@ -38,10 +38,15 @@ from calico.plan.policy import plan_groups, stateless_groups
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
-TAP = re.compile(r"tap[A-Za-z0-9_.-]{1,12}")
+# "tap" and the first eleven characters of a port's UUID, as Nova names it. An
+# operator's `tap0` is not an instance's.
+TAP = re.compile(r"tap[0-9a-f]{8}-[0-9a-f]{2}")
 
 _GLOBAL = {
     "net/ipv4/ip_forward": "1",
+    # The kernel takes the greater of this and each interface's own: any but 0 would
+    # drop, without a word, what a port sends from a pair that is also another's.
+    "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv6/conf/all/forwarding": "1",
 }
 _OPTIONAL = {
@@ -148,8 +153,19 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedPair:
+    """An allowed address pair that its port, served otherwise, does not get (P47)."""
+
+    port: PortId
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostPlan:
-    """The wanted state of a host. `served` are the endpoints whose link exists."""
+    """The wanted state of a host. `served` are the endpoints whose link exists.
+
+    Endpoints are without their `refused_pairs`.
+    """
 
     state: State
     parts: Parts
@@ -157,6 +173,7 @@ class HostPlan:
     served: tuple[Endpoint, ...] = ()
     absent: tuple[Endpoint, ...] = ()
     refused: tuple[Refused, ...] = field(default=())
+    refused_pairs: tuple[RefusedPair, ...] = ()
 
 
 def key_of(item: Item) -> Key:
@@ -196,6 +213,7 @@ def plan_host(
 ) -> HostPlan:
     """Return what the host should have. `gateways` are put on the DHCP bridge."""
     accepted, refused = _accept(world.endpoints)
+    accepted, refused_pairs = _confine(accepted, world.subnets.values())
     served = tuple(e for e in accepted if e.interface in facts.taps)
     gates_open = {f'"{e.interface}"' for e in served}
     groups = plan_groups(accepted, world.groups)
@@ -218,6 +236,7 @@ def plan_host(
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
         refused=refused,
+        refused_pairs=refused_pairs,
     )
 
 
@@ -248,6 +267,36 @@ def _accept(
         else:
             accepted[endpoint.interface] = endpoint
     return tuple(accepted.values()), tuple(refused)
+
+
+def _confine(
+    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...]]:
+    """Take away the pairs that lie in no subnet of the cloud (P47).
+
+    A tenant writes pairs. What is outside of the cloud's own space, the fabric's and
+    the hosts' addresses among it, is not his to have routed to him.
+    """
+    space = [s.prefix for s in subnets if s.prefix.prefixlen > 0]
+    confined = []
+    refused = []
+    for endpoint in endpoints:
+        inside = tuple(pair for pair in endpoint.pairs if _is_within(pair, space))
+        confined.append(replace(endpoint, pairs=inside))
+        refused += [
+            RefusedPair(port=endpoint.port, prefix=pair.prefix)
+            for pair in endpoint.pairs
+            if pair not in inside
+        ]
+    return tuple(confined), tuple(refused)
+
+
+def _is_within(pair: AddressPair, space: Iterable[Prefix]) -> bool:
+    prefix = pair.prefix
+    return any(
+        prefix.prefixlen >= outer.prefixlen and prefix.network_address in outer
+        for outer in space
+    )
 
 
 def _host_settings() -> Iterator[Setting]:

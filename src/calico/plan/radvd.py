@@ -14,6 +14,7 @@ from calico.plan.dhcp_options import is_domain
 from calico.plan.dnsmasq import SLAAC, STATEFUL, STATELESS, ipv6_mode
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_LIFETIME = 9000  # seconds
 _MIN_MTU = 1280  # of IPv6; a smaller one must not be advertised (RFC 8200 5)
 
 
@@ -21,28 +22,27 @@ def plan_radvd(world: World) -> str:
     """Return radvd's configuration for a host: a stanza for each tap with IPv6 DHCP."""
     stanzas = []
     for port in sorted(world.endpoints, key=lambda port: port.interface):
-        subnets = [s for s in world.subnets_of(port) if _is_advertised(s)]
+        subnets = [s for s in world.subnets_of(port) if ipv6_mode(s) is not None]
         if subnets and _INTERFACE.fullmatch(port.interface):
             stanzas.append(_interface(port, subnets))
     return "".join(stanzas)
 
 
-def _is_advertised(subnet: Subnet) -> bool:
-    return ipv6_mode(subnet) is not None and subnet.gateway is not None
-
-
 def _interface(port: Endpoint, subnets: list[Subnet]) -> str:
     modes = {ipv6_mode(subnet) for subnet in subnets}
+    is_router = any(subnet.gateway is not None for subnet in subnets)
     lines = [
         "AdvSendAdvert on;",
         "IgnoreIfMissing on;",
         "MinRtrAdvInterval 200;",
         "MaxRtrAdvInterval 600;",
-        "AdvDefaultLifetime 9000;",  # the most there is: a guest has no other router
+        # The most there is: a guest has no other router. Without a gateway, none.
+        f"AdvDefaultLifetime {_LIFETIME if is_router else 0};",
         f"AdvManagedFlag {_on(STATEFUL in modes)};",
         f"AdvOtherConfigFlag {_on(bool(modes & {STATEFUL, STATELESS}))};",
         f"AdvLinkMTU {max(_MIN_MTU, min(s.mtu for s in subnets))};",
         *(line for subnet in subnets for line in _prefix(subnet)),
+        *(line for s in subnets if s.gateway is None for line in _route(s)),
         *_dns(subnets),
     ]
     body = "".join(f"    {line}\n" for line in lines)
@@ -60,6 +60,15 @@ def _prefix(subnet: Subnet) -> list[str]:
         f"    AdvAutonomous {_on(autonomous)};",
         "};",
     ]
+
+
+def _route(subnet: Subnet) -> list[str]:
+    """Return the route to a subnet's other ports, where there is no default route.
+
+    Guests that know RFC 4191 reach them; the prefix is not on-link.
+    """
+    lifetime = f"    AdvRouteLifetime {_LIFETIME};"
+    return [f"route {subnet.prefix} {{", lifetime, "};"]
 
 
 def _dns(subnets: list[Subnet]) -> list[str]:

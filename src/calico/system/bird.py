@@ -56,11 +56,24 @@ class Bird:
         """
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
+            self._daemon.trim_log()
             if self._daemon.running():
                 return self._reconfigure(config)
             return self._start(config)
         except (OSError, Silent) as e:
             return [Problem("BIRD", "apply the configuration", str(e))]
+
+    def keep(self, config: str) -> list[Problem]:
+        """Have BIRD go on with the configuration that it has; else run with `config`.
+
+        Returns why it does not run, if so.
+        """
+        try:
+            if self._config.exists():
+                config = self._config.read_text()
+        except OSError as e:
+            return [Problem("BIRD", "read its configuration", str(e))]
+        return self.apply(config)
 
     def running(self) -> bool:
         """Return whether BIRD runs."""

@@ -38,13 +38,12 @@ _RECEIVE = 1 << 18
 _BATCH = 64  # messages sent before their answers are read: fits any socket buffer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """One connection, by its first packet; `key` is what the kernel knows it by."""
 
     packet: Packet
     cut: bool
-    mark: int
     key: bytes
 
 
@@ -147,7 +146,6 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     return Connection(
         packet=_packet(source, destination, _attributes(parts[_PROTO])),
         cut=bool(mark & CUT),
-        mark=mark,
         key=_attribute(_TUPLE | _NESTED, key)
         + (_attribute(_ZONE, zone) if zone else b""),
     )

@@ -17,7 +17,7 @@ from calico.reconcile.problem import Problem
 
 _FIRST_DELAY = 1.0  # seconds between the first two starts of a program that dies
 _LAST_DELAY = 30.0  # the longest such delay; one that lived longer counts as healthy
-_LOG_LIMIT = 1 << 20  # bytes; a larger log is set aside when the program starts
+_LOG_LIMIT = 1 << 20  # bytes; of a larger log the end is set aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Daemon:
         self._start_flags = start_flags
         self._delay = 0.0
         self._started_at: float | None = None
+        self._seen_at = 0.0  # when it was last found running
         self._child: int | None = None  # what we started and have to reap
 
     def ensure(self) -> list[Problem]:
@@ -66,6 +67,7 @@ class Daemon:
         Returns nothing when it runs; else why not. One that dies again and again is
         started after growing delays: the problem then says when.
         """
+        self.trim_log()
         if self.running():
             return []
         if self._other_command():
@@ -94,11 +96,13 @@ class Daemon:
         self._reap()
         recorded = self._recorded()
         if recorded is not None and self._is_ours(recorded):
+            self._seen_at = self._clock()
             return recorded
         if not any(str(self._run_dir) in part for part in self.command):
             return None
         found = next((i for i in _processes() if self._is_command_of(i)), None)
         if found is not None:
+            self._seen_at = self._clock()
             self._record(found)
         return found
 
@@ -123,6 +127,20 @@ class Daemon:
             self._reap()
         self._pid_file.unlink(missing_ok=True)
 
+    def trim_log(self) -> None:
+        """Empty a log that has grown long, its end kept as `NAME.log.1`.
+
+        Also while the program runs: a daemon runs for years, and what it logs may be
+        what instances send. It appends, and so goes on at the start of the file.
+        """
+        with suppress(FileNotFoundError), self.log.open("r+b") as log:
+            if log.seek(0, os.SEEK_END) <= _LOG_LIMIT:
+                return
+            log.seek(-_LOG_LIMIT, os.SEEK_END)
+            with suppress(OSError):  # no space: all the more reason
+                self.log.with_suffix(".log.1").write_bytes(log.read(_LOG_LIMIT))
+            log.truncate(0)
+
     def log_tail(self, lines: int = 3) -> str:
         """Return the last lines that the program wrote, in one line."""
         with suppress(OSError):
@@ -132,9 +150,6 @@ class Daemon:
 
     def _start(self) -> None:
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > _LOG_LIMIT:
-                self.log.replace(self.log.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._child = pid = os.posix_spawnp(
             self.command[0],
@@ -170,11 +185,10 @@ class Daemon:
         """Return how long to wait before the next start, and set the next delay."""
         if self._started_at is None:
             return 0.0
-        lived = self._clock() - self._started_at
-        if lived > _LAST_DELAY:
+        if self._seen_at - self._started_at > _LAST_DELAY:
             self._delay = 0.0
             return 0.0
-        wait = self._delay - lived
+        wait = self._delay - (self._clock() - self._started_at)
         if wait > 0:
             return wait
         self._delay = min(max(2 * self._delay, _FIRST_DELAY), _LAST_DELAY)

@@ -48,6 +48,9 @@ dhcp-duid=0,63:61:6c:69:63:6f
 dhcp-lease-max=100000
 leasefile-ro
 log-facility=-
+quiet-dhcp
+quiet-dhcp6
+quiet-ra
 dhcp-hostsfile={hosts}
 dhcp-optsfile={options}
 """
@@ -69,13 +72,16 @@ class Dnsmasq:
         self._hosts = run_dir / "dnsmasq.hosts"
         self._options = run_dir / "dnsmasq.options"
         self._daemons = {slot: self._daemon(slot) for slot in _SLOTS}
+        self._failed: set[str] = set()  # slots whose last start came to nothing
 
     def apply(self, state: DhcpState) -> list[Problem]:
         """Make dnsmasq serve `state`: by nothing, a SIGHUP, or a new process.
 
         Returns what could not be served, and why. Starts it where it does not run.
         """
-        problems = [Problem(r.subject, r.wish, r.reason) for r in state.refused]
+        problems = [
+            Problem(r.subject, r.wish, r.reason, lasting=True) for r in state.refused
+        ]
         try:
             return problems + self._apply(state)
         except OSError as e:
@@ -103,6 +109,8 @@ class Dnsmasq:
 
     def _apply(self, state: DhcpState) -> list[Problem]:
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        for daemon in self._daemons.values():
+            daemon.trim_log()
         closed = _closed(self._run_dir)
         if closed:
             reply = f"user {_USER} cannot search {closed}"
@@ -141,7 +149,8 @@ class Dnsmasq:
         """Start a process beside the one that runs, and then end that one."""
         new = next(slot for slot in _SLOTS if slot != old)
         self._end(new)
-        self._daemons[new] = self._daemon(new)  # it did not die: start without delay
+        if new not in self._failed:
+            self._daemons[new] = self._daemon(new)  # it did not die: start at once
         problems = self._start(new, state)
         if problems:
             return problems
@@ -179,12 +188,14 @@ class Dnsmasq:
         ranges = "".join(f"{line}\n" for line in state.ranges)
         _write(self._run_dir / f"{slot}.conf", settings + mac_settings() + ranges)
         self._remember(slot, state.ranges, {}, state)
+        self._failed.add(slot)
         problems = daemon.ensure()
         if problems:
             return problems
         begun = time.monotonic()
         while (waited := time.monotonic() - begun) < _PATIENCE:
             if ready.exists():
+                self._failed.discard(slot)
                 return []
             # Right after exec a process has no arguments yet to know it by.
             if waited > _GRACE and not daemon.running():

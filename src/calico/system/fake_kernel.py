@@ -65,6 +65,8 @@ class FakeKernel:
             items={k: i for k, i in self.items.items() if not isinstance(i, Setting)},
             taps=frozenset(self._links()),
             filter=FilterState(parts=dict(self.parts), elements=dict(self.elements)),
+            absent=frozenset(t.family for t in TABLES)
+            - {part.family for part in self.parts},
             addresses=self.addresses,
         )
 

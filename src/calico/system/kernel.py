@@ -9,22 +9,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
-from calico.plan.host import Bridge, Item, Key, Setting, State
+from calico.plan.host import Bridge, Item, Key, Route, Setting, State, key_of
+from calico.plan.ruleset import TABLE, TABLES
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, read_state
 from calico.system.netlink import Change, apply_changes
 from calico.system.nft import Nft
+from calico.system.nft_tables import has_table
 from calico.system.sysctl import read_settings, write_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Have:
-    """What a host has of ours, the `tap` links it has, and others' addresses."""
+    """What a host has of ours, the `tap` links it has, and others' addresses.
+
+    `absent` are the families without a table of ours, be it whole or not.
+    """
 
     items: State
     taps: frozenset[InterfaceName]
     filter: FilterState
+    absent: frozenset[str] = frozenset()
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 
 
@@ -69,6 +75,9 @@ class Kernel:
             items=net.items,
             taps=net.taps,
             filter=self._nft.read(resync=resync),
+            absent=frozenset(
+                t.family for t in TABLES if not has_table(t.family, TABLE)
+            ),
             addresses=net.addresses,
         )
 
@@ -83,7 +92,12 @@ class Kernel:
             for item in items
             if isinstance(item, Setting) and (problem := write_setting(item))
         ]
-        changes = [Change(i, put=True) for i in items if not isinstance(i, Setting)]
+        ours = self._net.items if self._net else {}
+        changes = [
+            Change(item, put=True, new=_is_new_route(item, ours))
+            for item in items
+            if not isinstance(item, Setting)
+        ]
         return failures + self._apply(changes)
 
     def drop(self, items: Sequence[Item]) -> list[Failure]:
@@ -105,3 +119,7 @@ class Kernel:
         rest = [c for c in changes if not isinstance(c.item, Bridge)]
         failures += apply_changes(rest, self._net.indexes)
         return [Failure(change.item, problem) for change, problem in failures]
+
+
+def _is_new_route(item: Item, ours: State) -> bool:
+    return isinstance(item, Route) and key_of(item) not in ours

@@ -1,4 +1,6 @@
-"""Says when something of ours may have changed in the kernel: links, and nftables.
+"""Says when something of ours may have changed in the kernel.
+
+That is a `tap` link, an address of the host itself, or nftables.
 
 Events are hints: whoever is told looks for himself. A lost event says no more than one
 that came, so an overflow of the socket counts as one.
@@ -17,16 +19,18 @@ import structlog
 log = structlog.get_logger()
 
 _NETFILTER = 12  # NETLINK_NETFILTER
-_LINKS = 1 << 0  # RTMGRP_LINK, as a mask
+# As masks: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
+_LINKS, _ADDRESSES = 1 << 0, 1 << 4 | 1 << 8
 _NFTABLES = 1 << 6  # NFNLGRP_NFTABLES (7), as a mask
 _NEW_GENERATION = 10 << 8 | 15
 _NAME = 3  # IFLA_IFNAME
 _ADDED, _REMOVED = 16, 17  # RTM_NEWLINK, RTM_DELLINK
+_ADDRESS_ADDED, _ADDRESS_REMOVED = 20, 21  # RTM_NEWADDR, RTM_DELADDR
 _RECEIVE = 1 << 18
 
 
 class Monitor:
-    """Calls `notify`, in its own thread, after a `tap` link or nftables changed.
+    """Calls `notify`, in its own thread, after one of these changed.
 
     Made in the namespace that it watches: its sockets belong to it. Changes of nftables
     by this process are not told.
@@ -34,7 +38,7 @@ class Monitor:
 
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify = notify
-        self._links = _listen(socket.NETLINK_ROUTE, _LINKS)
+        self._links = _listen(socket.NETLINK_ROUTE, _LINKS | _ADDRESSES)
         self._nftables = _listen(_NETFILTER, _NFTABLES)
         self._wake, self._waker = os.pipe()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -54,7 +58,9 @@ class Monitor:
 
     def _run(self) -> None:
         checks: dict[socket.socket, Callable[[bytes], bool]] = {
-            self._links: concerns_tap,
+            self._links: lambda received: (
+                concerns_tap(received) or concerns_host(received)
+            ),
             self._nftables: concerns_others,
         }
         while True:
@@ -87,6 +93,31 @@ def concerns_tap(received: bytes) -> bool:
             return True
         position += (length + 3) & ~3
     return False
+
+
+def concerns_host(received: bytes) -> bool:
+    """Return whether a message of addresses is about one that is not a `tap`'s.
+
+    An interface that has gone meanwhile is taken for one that counts.
+    """
+    position = 0
+    while position + 24 <= len(received):
+        length, kind = struct.unpack_from("=IH", received, position)
+        if length < 16:
+            return True
+        if kind in {_ADDRESS_ADDED, _ADDRESS_REMOVED}:
+            (index,) = struct.unpack_from("=I", received, position + 20)
+            if not _is_tap(index):
+                return True
+        position += (length + 3) & ~3
+    return False
+
+
+def _is_tap(index: int) -> bool:
+    try:
+        return socket.if_indextoname(index).startswith("tap")
+    except OSError:
+        return False
 
 
 def concerns_others(received: bytes) -> bool:

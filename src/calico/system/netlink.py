@@ -30,7 +30,8 @@ from calico.reconcile.problem import Problem
 from calico.system.dump import NetItem
 
 _NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _NEW_NEIGHBOUR = 16, 20, 24, 28  # RTM_NEW*
-_REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400  # NLM_F_*
+_REQUEST, _ACK = 0x1, 0x4  # NLM_F_*
+_REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _ERROR = 2  # NLMSG_ERROR
 _PERMANENT = 0x80  # NUD_PERMANENT
 _NOPREFIXROUTE, _NODAD = 0x200, 0x02  # IFA_F_*
@@ -63,15 +64,22 @@ def _describe(item: NetItem) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One item to put (or, where not `put`, to drop)."""
+    """One item to put (or, where not `put`, to drop).
+
+    A `new` route is put only where there is no other, of whomever, with the same
+    destination and metric: what there is is not ours to replace (P47).
+    """
 
     item: NetItem
     put: bool
+    new: bool = False
 
     def problem(self, code: int) -> Problem:
         """Return the kernel's refusal of this change as a problem."""
         wish = "put" if self.put else "drop"
         reply = f"{errno.errorcode.get(code, code)}, {os.strerror(code)}"
+        if self.new and code == errno.EEXIST:
+            reply += ": a route that is not ours is there"
         return Problem(_describe(self.item), wish, reply)
 
 
@@ -154,7 +162,9 @@ def _encode(change: Change, indexes: dict[InterfaceName, int]) -> bytes | None:
         Route: _route_message,
     }
     message, kind = encoders[type(item)](item, index)
-    flags = _REQUEST | _ACK | ((_CREATE | _REPLACE) if change.put else 0)
+    flags = _REQUEST | _ACK
+    if change.put:
+        flags |= _CREATE | (_EXCLUSIVE if change.new else _REPLACE)
     if kind == _NEW_LINK:
         flags = _REQUEST | _ACK
     return _finish(message, kind if change.put else kind + 1, flags)

@@ -29,6 +29,7 @@ class Radvd:
         """Make radvd advertise what its configuration `text` says."""
         try:
             self._run_dir.mkdir(parents=True, exist_ok=True)
+            self._daemon.trim_log()
             changed = not self._config.exists() or self._config.read_text() != text
             if changed:
                 draft = self._config.with_name("radvd.conf.new")

@@ -9,11 +9,11 @@ from calico.reconcile.problem import Problem
 _ROOT = Path("/proc/sys")
 
 
-def read_settings(wanted: Iterable[Setting]) -> dict[Key, Setting]:
+def read_settings(wanted: Iterable[Setting], root: Path = _ROOT) -> dict[Key, Setting]:
     """Return the wanted settings that hold, as they are wanted; others as they are."""
     have = {}
     for setting in wanted:
-        actual = _read(setting)
+        actual = _read(setting, root)
         if actual is not None:
             have[key_of(setting)] = (
                 setting if _holds(setting, actual) else _other(setting, actual)
@@ -21,20 +21,20 @@ def read_settings(wanted: Iterable[Setting]) -> dict[Key, Setting]:
     return have
 
 
-def write_setting(setting: Setting) -> Problem | None:
+def write_setting(setting: Setting, root: Path = _ROOT) -> Problem | None:
     """Write one setting; return why it could not be, if so."""
     try:
-        (_ROOT / setting.path).write_text(setting.value)
+        (root / setting.path).write_text(setting.value)
     except OSError as e:
         wish = f"write {setting.value}"
         return Problem(f"sysctl {setting.path}", wish, e.strerror or str(e))
     return None
 
 
-def _read(setting: Setting) -> str | None:
+def _read(setting: Setting, root: Path) -> str | None:
     """Return the value; the wanted one where the kernel lacks an optional setting."""
     try:
-        return (_ROOT / setting.path).read_text().strip()
+        return (root / setting.path).read_text().strip()
     except OSError:
         return setting.value if setting.optional else None
 
