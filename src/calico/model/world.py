@@ -16,6 +16,10 @@ from calico.model.records import BgpConfiguration, BgpPeer, Endpoint, Node, Subn
 
 _T = TypeVar("_T")
 
+# What a parser raises is Invalid (a ValueError). The others are a parser's mistake, and
+# a whole host's networking is too much to pay for one.
+_REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
@@ -74,9 +78,9 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         for key in sorted(key for key in items if key.startswith(prefix)):
             try:
                 read_ones.append(parse(key.removeprefix(prefix), items[key]))
-            except Invalid as e:
+            except _REJECTIONS as e:
                 port = keys.parse_endpoint(key)
-                rejected.append(Rejected(key=key, reason=str(e), port=port))
+                rejected.append(Rejected(key=key, reason=_reason(e), port=port))
         return read_ones
 
     endpoints = read(
@@ -97,6 +101,10 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         nodes=tuple(nodes),
         rejected=tuple(rejected),
     )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Invalid) else repr(error)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:
