@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from tests.neutron.conftest import Cloud
 from tests.neutron.waiting import eventually
 
@@ -104,6 +105,40 @@ def test_p13_a_subnet_follows_its_changes_and_its_networks(cloud: Cloud) -> None
     cloud.api.delete(f"ports/{port['id']}")
     cloud.api.delete(f"subnets/{subnet['id']}")
     gone(cloud, key)
+
+
+@pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless"])
+def test_s19_bound_ports_follow_a_subnet_that_gives_addresses_by_itself(
+    cloud: Cloud, mode: str
+) -> None:
+    network = cloud.network("10.20.0.0/24")
+    port = cloud.instance_port(network)
+    published(cloud, cloud.endpoint_key(port))
+    subnet = {
+        "network_id": network["id"],
+        "cidr": "2001:db8:20::/64",
+        "ip_version": 6,
+        "ipv6_ra_mode": mode,
+        "ipv6_address_mode": mode,
+    }
+
+    def addresses() -> list[str]:
+        endpoint = parse_endpoint(published(cloud, cloud.endpoint_key(port)))
+        return [str(address) for address in endpoint.addresses]
+
+    def in_neutron() -> list[str]:
+        ips = cloud.api.get(f"ports/{port['id']}")["fixed_ips"]
+        return [ip["ip_address"] for ip in ips]
+
+    before = in_neutron()
+    subnet = cloud.api.post("subnets", subnet=subnet)
+    assert len(in_neutron()) == 2
+    eventually(lambda: addresses() == in_neutron(), "the new address is published")
+    cloud.api.delete(f"subnets/{subnet['id']}")
+    assert in_neutron() == before
+    eventually(lambda: addresses() == before, "the address is withdrawn")
+    cloud.api.delete(f"ports/{port['id']}")
+    cloud.api.delete(f"networks/{network['id']}")
 
 
 def test_p01_groups_and_address_groups_are_published_completely(cloud: Cloud) -> None:

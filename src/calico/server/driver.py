@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from neutron.common import ipv6_utils
 from neutron.db import models_v2, provisioning_blocks
 from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
@@ -29,8 +30,8 @@ from calico.server.worker import CalicoWorker
 LOG = log.getLogger(__name__)
 
 
-# Changes of these alone are no news to a host.
-_NO_NEWS = frozenset({"status", "revision_number", "updated_at"})
+# Every update changes these.
+_BOOKKEEPING = frozenset({"revision_number", "updated_at"})
 # A router exists in the data model only: its ports have nothing to wait for.
 _ROUTER_OWNERS = frozenset(
     {constants.DEVICE_OWNER_ROUTER_INTF, constants.DEVICE_OWNER_ROUTER_GW}
@@ -227,7 +228,13 @@ def _is_ours(levels: Any) -> bool:
 
 
 def _is_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return any(old.get(name) != new.get(name) for name in new.keys() - _NO_NEWS)
+    """Tell whether an update may concern a host: all but a change of status alone.
+
+    One that changes nothing does. Neutron gives ports the addresses of a new subnet
+    (SLAAC) first, commits them, and only then updates each port, with nothing.
+    """
+    changed = {name for name in new if old.get(name) != new.get(name)}
+    return changed - _BOOKKEEPING != {"status"}
 
 
 def _block_status(context: Any) -> None:
@@ -254,10 +261,18 @@ def _activate_router_port(context: Any) -> None:
 def _subnet_subjects(context: Any) -> tuple[Subject, ...]:
     subnet, old = context.current, context.original
     subjects: tuple[Subject, ...] = (Subject(Kind.SUBNET, subnet["id"]),)
-    if old and old["gateway_ip"] != subnet["gateway_ip"]:
-        # Endpoints name their gateways.
+    if _changes_ports(old, subnet):
         subjects += (Subject(Kind.NETWORK, subnet["network_id"]),)
     return subjects
+
+
+def _changes_ports(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+    """Tell whether a subnet's ports change with it; `old` is None but for an update."""
+    if old:
+        return bool(old["gateway_ip"] != new["gateway_ip"])  # endpoints name theirs
+    # Such a subnet gives all ports of its network an address when it comes, and takes
+    # it when it goes, which no driver is told.
+    return bool(ipv6_utils.is_auto_address_subnet(new))
 
 
 def _network_subjects(context: Any) -> tuple[Subject, ...]:
