@@ -4,7 +4,7 @@ from tests.neutron.conftest import Cloud
 from tests.neutron.waiting import eventually
 
 from calico.datastore.store import Put, Transaction
-from calico.model.ids import DeviceId, HostName
+from calico.model.ids import DeviceId, HostName, PortId
 
 
 def wait_status(cloud: Cloud, port: dict[str, str], status: str) -> None:
@@ -83,6 +83,46 @@ def test_p23_a_hundred_ports_become_active_in_one_change(cloud: Cloud) -> None:
         int(line.split("Changed the status of ")[1].split()[0]) for line in passes
     )
     assert largest == 100
+
+
+BAD_VALUES = [b'{"status":"\xff"}', b"[" * 100_000, b"", b"null"]
+
+
+def test_p41_what_one_host_writes_stops_no_other_hosts_ports(cloud: Cloud) -> None:
+    bad = [
+        cloud.keys.port_status(HostName("bad"), DeviceId("d"), PortId(str(n)))
+        for n in range(len(BAD_VALUES))
+    ]
+    for key, value in zip(bad, BAD_VALUES, strict=True):
+        cloud.store.put(key, value)
+    port = cloud.instance_port(cloud.network("10.25.0.0/24"))
+    cloud.report(port)
+    wait_status(cloud, port, "ACTIVE")
+    for key in bad:
+        cloud.store.delete(key)
+
+
+def test_p41_what_one_host_writes_keeps_no_other_from_the_agent_table(
+    cloud: Cloud,
+) -> None:
+    # They sort before the good ones. The last two are more than the table takes.
+    values = {f"a-{n}": value for n, value in enumerate(BAD_VALUES)}
+    values["a-long"] = b'{"version":"%s","x":"%s"}' % (b"v" * 5000, b"x" * 5000)
+    values["a-" + "x" * 300] = b"{}"
+    values["b-good"] = b'{"version":"1"}'
+    lease = cloud.store.lease_grant(60)
+    for host, value in values.items():
+        cloud.store.put(cloud.keys.host_status(HostName(host)), value, lease)
+
+    def agents() -> dict[str, dict[str, str]]:
+        found = cloud.api.get("agents?agent_type=Calico%20agent")
+        return {a["host"]: a["configurations"] for a in found}
+
+    wanted = {host for host in values if len(host) < 256}
+    eventually(lambda: agents().keys() >= wanted, "all that fit are agents")
+    assert agents()["b-good"] == {"version": "1"}
+    assert len(agents()["a-long"]["version"]) < 300
+    cloud.store.lease_revoke(lease)
 
 
 def test_p31_a_leased_heartbeat_is_an_agent_and_dies_with_its_lease(

@@ -22,10 +22,11 @@ from calico.datastore.store import (
     Transaction,
 )
 from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, PortId, SubnetId
+from calico.model.ids import AddressGroupId, GroupId, Invalid, PortId, SubnetId
 from calico.model.keys import Keys
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
+from calico.model.resource import parse_json
 from calico.server.translate import members
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
@@ -206,8 +207,8 @@ def _decode(item: Item | None) -> PublishedPort | None:
     if item is None:
         return None
     try:
-        return msgspec.json.decode(item.value, type=PublishedPort)
-    except msgspec.MsgspecError:
+        return msgspec.convert(parse_json(item.value), PublishedPort)
+    except (Invalid, msgspec.ValidationError):
         return None  # somebody else's writing: what it listed cannot be known
 
 

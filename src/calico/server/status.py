@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from neutron.db import models_v2
 from neutron.db import provisioning_blocks as blocks
@@ -24,6 +23,7 @@ from oslo_log import log
 
 from calico.model.ids import HostName, Invalid, PortId
 from calico.model.keys import Keys
+from calico.model.resource import parse_json
 from calico.server import inventory
 from calico.server.driver_name import NAME
 
@@ -60,10 +60,10 @@ def reports(keys: Keys, items: Mapping[str, bytes]) -> Reports:
     for key, value in items.items():
         try:
             host, _, port = keys.parse_port_status(key)
-            body = msgspec.json.decode(value)
-        except (Invalid, msgspec.DecodeError):
+            body = parse_json(value)
+        except Invalid:
             continue
-        if isinstance(body, dict) and body.get("status") == "up":
+        if body.get("status") == "up":
             found.add((host, port))
     return frozenset(found)
 
