@@ -1,10 +1,16 @@
 """What hosts report becomes what Neutron shows. The tests play the hosts, in etcd."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 from tests.neutron.conftest import Cloud
 from tests.neutron.waiting import eventually
 
 from calico.datastore.store import Put, Transaction
 from calico.model.ids import DeviceId, HostName, PortId
+
+ROOT = Path(__file__).parents[2]
 
 
 def wait_status(cloud: Cloud, port: dict[str, str], status: str) -> None:
@@ -42,6 +48,24 @@ def test_s20_a_port_that_moves_is_active_only_when_the_new_host_says_so(
     assert cloud.status(port) == "BUILD"
     cloud.report(port, host="h2")
     wait_status(cloud, port, "ACTIVE")
+
+
+def test_s20_a_port_that_moves_during_a_pass_is_not_active_by_its_old_host(
+    cloud: Cloud,
+) -> None:
+    port = cloud.instance_port(cloud.network("10.26.0.0/24"))
+    settings = str(cloud.neutron.folder / "neutron.conf")
+    command = [sys.executable, "-m", "tests.neutron.status_probe", settings]
+    reply = subprocess.run(
+        [*command, cloud.api.url, port["id"]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert reply.returncode == 0, reply.stderr
+    assert cloud.api.get(f"ports/{port['id']}")["binding:host_id"] == "h2"
+    assert cloud.status(port) == "BUILD"
 
 
 def test_s18_a_port_that_is_admin_down_is_down_whatever_its_host_says(
