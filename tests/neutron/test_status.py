@@ -157,14 +157,10 @@ def test_p31_a_leased_heartbeat_is_an_agent_and_dies_with_its_lease(
     for host in hosts:
         cloud.store.put(cloud.keys.host_status(host), b'{"version":"1"}', lease)
 
-    def alive() -> set[str]:
-        agents = cloud.api.get("agents?agent_type=Calico%20agent")
-        return {a["host"] for a in agents if a["alive"]}
-
-    eventually(lambda: alive() >= set(hosts), "all agents are alive")
+    eventually(lambda: cloud.agents() >= set(hosts), "all agents are alive")
     (agent,) = cloud.api.get("agents?host=host-1")
     assert agent["binary"] == "calico-agent"
     assert agent["configurations"] == {"version": "1"}
 
     cloud.store.lease_revoke(lease)
-    eventually(lambda: not alive() & set(hosts), "no agent is alive")
+    eventually(lambda: not cloud.agents() & set(hosts), "no agent is alive")

@@ -21,6 +21,7 @@ from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
 from calico.server import journal, l2_adjacency, options
+from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
@@ -71,9 +72,18 @@ class CalicoMechanismDriver(api.MechanismDriver):
     # Ports
 
     def bind_port(self, context: Any) -> None:
-        """Bind a port on the first segment of a type that this driver serves."""
+        """Bind a port on the first segment of a type that this driver serves.
+
+        Hosts without its agent are left to other drivers (P19).
+        """
         port = context.current
         if reason := _refusal(port):
+            LOG.warning("Port %s is not bound: %s", port["id"], reason)
+            return
+        # That there is one, not that it lives: its signs of life take an etcd that
+        # answers, and an outage must not fail what needs nothing of it (P20).
+        if not context.host_agents(AGENT_TYPE):
+            reason = f"host {context.host} never ran a {AGENT_TYPE}"
             LOG.warning("Port %s is not bound: %s", port["id"], reason)
             return
         for segment in context.segments_to_bind:
