@@ -18,7 +18,6 @@ from calico.datastore.store import (
     Item,
     Put,
     Store,
-    Temporary,
     Transaction,
 )
 from calico.model.codec import encode_endpoint, encode_subnet
@@ -31,9 +30,16 @@ from calico.server.translate import members
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
 
+LARGEST_REQUEST = 1_500_000
+"""Bytes that etcd takes at once (its --max-request-bytes, less what wraps them)."""
+
 _T = TypeVar("_T")
 
 Writes = list[Put | Delete]
+
+
+class Unpublishable(Exception):  # noqa: N818 - it names what the object is
+    """This one object cannot be published now; others can. The message says why."""
 
 
 class PublishedPort(msgspec.Struct):
@@ -59,7 +65,8 @@ class Publication:
     ) -> None:
         """Publish or withdraw ports; `read` reads their endpoints from the database.
 
-        Raises Temporary where etcd cannot be reached or others are always faster.
+        Raises Temporary where etcd cannot be reached, Unpublishable where others are
+        always faster.
         """
         remaining = list(ids)
         for _ in range(ATTEMPTS):
@@ -72,7 +79,7 @@ class Publication:
             ]
             if not remaining:
                 return
-        raise Temporary(f"ports {remaining} are being published by others too")
+        raise Unpublishable(f"ports {remaining} are being published by others too")
 
     def subnet(self, subnet: str, read: Callable[[str], Subnet | None]) -> None:
         """Publish or withdraw a subnet."""
@@ -113,7 +120,7 @@ class Publication:
                 write = Put(key=key, value=encode(wanted, old.value if old else None))
             if self._swap(Compare.unchanged(key, old), [write]):
                 return
-        raise Temporary(f"{key} is being published by others too")
+        raise Unpublishable(f"{key} is being published by others too")
 
     def _record(self, port: str) -> Item | None:
         return self._store.get(self._keys.published_port(PortId(port)))
@@ -195,9 +202,25 @@ class Publication:
         )
 
     def _swap(self, condition: Compare, writes: Writes) -> bool:
+        _refuse_oversize(writes)
         return self._store.transaction(
             Transaction(compares=(condition,), writes=tuple(writes))
         ).succeeded
+
+
+def _refuse_oversize(writes: Writes) -> None:
+    """Raise Unpublishable for more than etcd takes.
+
+    Its own answer would be Broken, or for still more the same as that of an etcd that
+    is overloaded, which all others would wait for.
+    """
+    sizes = {w.key: len(w.key) + len(w.value) for w in writes if isinstance(w, Put)}
+    if sum(sizes.values()) > LARGEST_REQUEST:
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise Unpublishable(
+            f"{largest}: {sizes[largest]} bytes are too many for etcd, which takes"
+            f" {LARGEST_REQUEST} at once"
+        )
 
 
 def _decode(item: Item | None) -> PublishedPort | None:
