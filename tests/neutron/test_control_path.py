@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from tests.neutron.conftest import Cloud
+from tests.neutron.deployment import ApiError
 from tests.neutron.waiting import eventually
 
 from calico.model.codec import parse_endpoint, parse_subnet
 from calico.model.ids import GroupId, SubnetId
 from calico.model.policy_codec import parse_address_group, parse_policy
-from calico.model.records import RemoteAddressGroup
+from calico.model.records import RemoteAddressGroup, RemoteGroup
 
 
 def published(cloud: Cloud, key: str) -> bytes:
@@ -179,6 +180,44 @@ def test_p01_groups_and_address_groups_are_published_completely(cloud: Cloud) ->
     cloud.api.delete(f"address-groups/{office['id']}")
     gone(cloud, key)
     gone(cloud, office_key)
+
+
+def test_p01_rules_go_with_the_group_that_they_name(cloud: Cloud) -> None:
+    named, naming = (
+        cloud.api.post("security-groups", security_group={"name": name})
+        for name in ("named", "naming")
+    )
+    rule = {
+        "security_group_id": naming["id"],
+        "direction": "ingress",
+        "remote_group_id": named["id"],
+    }
+    cloud.api.post("security-group-rules", security_group_rule=rule)
+    key = cloud.keys.policy(GroupId(naming["id"]))
+
+    def remotes() -> list[Any]:
+        return [r.remote for r in parse_policy(published(cloud, key)).ingress]
+
+    eventually(lambda: remotes() == [RemoteGroup(named["id"])], "it is published")
+    cloud.api.delete(f"security-groups/{named['id']}")
+    eventually(lambda: remotes() == [], "the rule is withdrawn")
+    cloud.api.delete(f"security-groups/{naming['id']}")
+
+
+def test_an_address_group_that_rules_name_is_not_deleted(cloud: Cloud) -> None:
+    # Else its rules would go with it, as those do that name a group.
+    office = cloud.api.post("address-groups", address_group={"name": "office"})
+    group = cloud.api.post("security-groups", security_group={"name": "web"})
+    rule = {
+        "security_group_id": group["id"],
+        "direction": "ingress",
+        "remote_address_group_id": office["id"],
+    }
+    cloud.api.post("security-group-rules", security_group_rule=rule)
+    with pytest.raises(ApiError, match="409"):
+        cloud.api.delete(f"address-groups/{office['id']}")
+    cloud.api.delete(f"security-groups/{group['id']}")
+    cloud.api.delete(f"address-groups/{office['id']}")
 
 
 def test_p18_renaming_a_group_or_a_network_renews_the_labels(cloud: Cloud) -> None:

@@ -20,7 +20,7 @@ from oslo_log import log
 from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
-from calico.server import journal, l2_adjacency, options
+from calico.server import inventory, journal, l2_adjacency, options
 from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
@@ -50,6 +50,8 @@ class CalicoMechanismDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._settings = options.read(cfg.CONF)
         self._publisher = Publisher(self._settings)
+        # What to wake once a group's deletion has been committed, by its id.
+        self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
         l2_adjacency.ensure_loaded(cfg.CONF)
 
@@ -162,11 +164,17 @@ class CalicoMechanismDriver(api.MechanismDriver):
 
     # Security groups: Neutron has no mechanism driver hooks for them.
 
-    @registry.receives(
-        resources.SECURITY_GROUP, [events.PRECOMMIT_CREATE, events.PRECOMMIT_DELETE]
-    )
-    def _group_precommit(self, *_event: Any, payload: Any) -> None:
+    @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_CREATE])
+    def _group_appears(self, *_event: Any, payload: Any) -> None:
         journal.mark(payload.context, Subject(Kind.GROUP, payload.resource_id))
+
+    @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_DELETE])
+    def _group_goes(self, *_event: Any, payload: Any) -> None:
+        # The database deletes other groups' rules that name it, and nobody is told.
+        group = payload.resource_id
+        groups = {group, *inventory.groups_naming(payload.context, group)}
+        self._going[group] = tuple(Subject(Kind.GROUP, one) for one in sorted(groups))
+        journal.mark(payload.context, *self._going[group])
 
     @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_UPDATE])
     def _group_changes(self, *_event: Any, payload: Any) -> None:
@@ -187,11 +195,13 @@ class CalicoMechanismDriver(api.MechanismDriver):
         group = payload.metadata["security_group_id"]
         journal.mark(payload.context, Subject(Kind.GROUP, group))
 
-    @registry.receives(
-        resources.SECURITY_GROUP, [events.AFTER_CREATE, events.AFTER_DELETE]
-    )
+    @registry.receives(resources.SECURITY_GROUP, [events.AFTER_CREATE])
     def _group_committed(self, *_event: Any, payload: Any) -> None:
         self._publisher.wake(Subject(Kind.GROUP, payload.resource_id))
+
+    @registry.receives(resources.SECURITY_GROUP, [events.AFTER_DELETE])
+    def _group_gone(self, *_event: Any, payload: Any) -> None:
+        self._publisher.wake(*self._going.pop(payload.resource_id, ()))
 
     @registry.receives(resources.SECURITY_GROUP, [events.AFTER_UPDATE])
     def _group_changed(self, *_event: Any, payload: Any) -> None:

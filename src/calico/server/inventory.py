@@ -109,6 +109,13 @@ def policy(group_id: str) -> Policy | None:
     return found
 
 
+def groups_naming(context: Any, group_id: str) -> list[str]:
+    """Return the groups with rules whose remote end is a group, in a transaction."""
+    rule = group_models.SecurityGroupRule
+    query = sa.select(rule.security_group_id).where(rule.remote_group_id == group_id)
+    return list(context.session.scalars(query.distinct()))
+
+
 _RULE_COLUMNS = (
     "id",
     "direction",
