@@ -182,6 +182,20 @@ def test_p01_groups_and_address_groups_are_published_completely(cloud: Cloud) ->
     gone(cloud, office_key)
 
 
+def test_resources_say_when_they_were_made(cloud: Cloud) -> None:
+    office = cloud.api.post("address-groups", address_group={"name": "office"})
+    group = cloud.api.post("security-groups", security_group={"name": "web"})
+    port = cloud.instance_port(cloud.network("10.29.0.0/24"))
+    made = {
+        cloud.keys.address_group(office["id"]): office,
+        cloud.keys.policy(GroupId(group["id"])): group,
+        cloud.endpoint_key(port): port,
+    }
+    for key, resource in made.items():
+        metadata = json.loads(published(cloud, key))["metadata"]
+        assert metadata["creationTimestamp"] == resource["created_at"]
+
+
 def test_p01_rules_go_with_the_group_that_they_name(cloud: Cloud) -> None:
     named, naming = (
         cloud.api.post("security-groups", security_group={"name": name})

@@ -263,6 +263,13 @@ def test_what_others_wrote_on_an_endpoint_is_kept(endpoint: Endpoint) -> None:
     assert msgspec.json.decode(rewritten) == stored
 
 
+def test_the_time_of_creation_stays_what_it_was_first() -> None:
+    made, later = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
+    first = encode_endpoint(replace(_endpoint(), created=made))
+    again = encode_endpoint(replace(_endpoint(), created=later), old=first)
+    assert msgspec.json.decode(again)["metadata"]["creationTimestamp"] == made
+
+
 def test_p18_a_renamed_group_leaves_no_stale_label() -> None:
     endpoint = _endpoint()
     old = encode_endpoint(endpoint)

@@ -125,6 +125,7 @@ def encode_endpoint(
             labels=_endpoint_labels(endpoint, keys),
             annotations=_endpoint_annotations(endpoint),
             spec=spec,
+            created=endpoint.created,
         ),
         old,
     )

@@ -77,6 +77,7 @@ def encode_policy(
                 "ingress": [_encode_rule(r, "source") for r in policy.ingress],
                 "egress": [_encode_rule(r, "destination") for r in policy.egress],
             },
+            created=policy.created,
         ),
         old,
     )
@@ -265,6 +266,7 @@ def encode_address_group(
             if address_group.name
             else {},
             spec={"nets": [str(prefix) for prefix in address_group.prefixes]},
+            created=address_group.created,
         ),
         old,
     )

@@ -39,6 +39,7 @@ class Resource:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     spec: Json = field(default_factory=dict)
+    created: str | None = None
 
 
 def label_value(text: str) -> str:
@@ -61,6 +62,8 @@ def encode(resource: Resource, old: bytes | None = None) -> bytes:
     metadata.setdefault(
         "uid", str(uuid5(_UID_SPACE, f"{resource.kind}/{resource.name}"))
     )
+    if resource.created is not None:
+        metadata.setdefault("creationTimestamp", resource.created)
     metadata["labels"] = _foreign(metadata.get("labels")) | dict(resource.labels)
     metadata["annotations"] = _foreign(metadata.get("annotations")) | dict(
         resource.annotations

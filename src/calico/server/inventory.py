@@ -102,6 +102,7 @@ def policy(group_id: str) -> Policy | None:
             "id": group.id,
             "name": group.name,
             "stateful": group.stateful,
+            "created_at": group.created_at,
             "security_group_rules": [_rule(rule.db_obj) for rule in rules],
         }
     )
@@ -143,6 +144,7 @@ def address_group(group_id: str) -> AddressGroup | None:
             "id": group.id,
             "name": group.name,
             "addresses": [entry.address for entry in group.addresses],
+            "created_at": group.created_at,
         }
     )
 
