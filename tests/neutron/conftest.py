@@ -8,6 +8,7 @@ import pytest
 from tests.etcd_server import EtcdServer
 from tests.neutron.deployment import Api, Deployment, deployment, migrate
 from tests.neutron.mariadb import MariaDb
+from tests.neutron.waiting import eventually
 
 from calico.datastore.client import Client
 from calico.model.ids import HostName
@@ -63,6 +64,17 @@ class Cloud:
     def status(self, port: dict[str, Any]) -> str:
         return str(self.api.get(f"ports/{port['id']}")["status"])
 
+    def add_hosts(self, *hosts: str) -> None:
+        """Have hosts whose agents report, and wait until Neutron knows of them."""
+        for host in hosts:
+            self.store.put(self.keys.host_status(HostName(host)), b"{}")
+        eventually(lambda: self.agents() >= set(hosts), "the hosts are known")
+
+    def agents(self) -> set[str]:
+        """Return the hosts of agents that are alive."""
+        agents = self.api.get("agents?agent_type=Calico%20agent")
+        return {agent["host"] for agent in agents if agent["alive"]}
+
     def report(
         self, port: dict[str, Any], status: str = "up", host: str = "h1"
     ) -> None:
@@ -91,5 +103,7 @@ def cloud(database: MariaDb, etcd: EtcdServer) -> Iterator[Cloud]:
         neutron.start_workers()
         store = Client(etcd.settings)
         neutron.wait_ready()
-        yield Cloud(neutron, database, etcd, store, Keys())
+        cloud = Cloud(neutron, database, etcd, store, Keys())
+        cloud.add_hosts("h1", "h2")
+        yield cloud
         store.close()

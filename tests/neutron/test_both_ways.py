@@ -8,6 +8,8 @@ from tests.neutron.deployment import Deployment, deployment, migrate
 from tests.neutron.mariadb import MariaDb
 from tests.neutron.waiting import eventually
 
+from calico.model.ids import HostName
+
 ML2_BESIDE_OTHERS = {
     "DEFAULT": {
         "core_plugin": "ml2",
@@ -17,7 +19,7 @@ ML2_BESIDE_OTHERS = {
     "ml2": {
         "type_drivers": "local,flat,vlan",
         "project_network_types": "local",
-        "mechanism_drivers": "logger,openvswitch,calico",
+        "mechanism_drivers": "logger,calico,openvswitch",
         "extension_drivers": "port_security",
     },
     "ml2_type_vlan": {"network_vlan_ranges": "physnet:100:199"},
@@ -92,6 +94,38 @@ def test_p19_other_drivers_keep_their_networks_and_settings(
     # DHCP agents are this operator's choice: only the core plugin turns them off.
     aliases = {e["alias"] for e in beside.api.get("extensions")}
     assert "dhcp_agent_scheduler" in aliases
+
+
+def test_p19_hosts_without_the_agent_are_left_to_other_drivers(
+    cloud: Cloud, beside: Deployment
+) -> None:
+    # No API call makes an agent; its own would, over a message bus.
+    cloud.database.sql(
+        "INSERT INTO neutron.agents (id, agent_type, `binary`, topic, host,"
+        " admin_state_up, created_at, started_at, heartbeat_timestamp, configurations)"
+        " VALUES (UUID(), 'Open vSwitch agent', 'neutron-openvswitch-agent', 'N/A',"
+        " 'ovs-host', 1, NOW(), NOW(), NOW() + INTERVAL 1 DAY,"
+        ' \'{"bridge_mappings": {"both": "br-both"}}\')'
+    )
+    other = Cloud(beside, cloud.database, cloud.etcd, cloud.store, cloud.keys)
+    flat = {"provider:network_type": "flat", "provider:physical_network": "both"}
+    network = other.network("10.45.0.0/24", **flat)
+    theirs = other.instance_port(network, **{"binding:host_id": "ovs-host"})
+    ours = other.instance_port(network)
+    nobodys = other.instance_port(network, **{"binding:host_id": "no-host"})
+    assert theirs["binding:vif_details"]["bound_drivers"] == {"0": "openvswitch"}
+    assert ours["binding:vif_details"]["bound_drivers"] == {"0": "calico"}
+    assert nobodys["binding:vif_type"] == "binding_failed"
+    assert "host no-host never ran a Calico agent" in beside.log("api")
+
+
+def test_p20_a_host_whose_agent_is_silent_can_still_be_bound_to(cloud: Cloud) -> None:
+    cloud.add_hosts("silent")
+    cloud.store.delete(cloud.keys.host_status(HostName("silent")))
+    eventually(lambda: "silent" not in cloud.agents(), "the agent is not alive")
+    network = cloud.network("10.46.0.0/24")
+    port = cloud.instance_port(network, **{"binding:host_id": "silent"})
+    assert port["binding:vif_type"] == "tap"
 
 
 def test_p10_s04_no_calico_network_claims_to_be_a_broadcast_domain(

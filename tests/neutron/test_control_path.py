@@ -3,13 +3,15 @@
 import json
 from typing import Any
 
+import pytest
 from tests.neutron.conftest import Cloud
+from tests.neutron.deployment import ApiError
 from tests.neutron.waiting import eventually
 
 from calico.model.codec import parse_endpoint, parse_subnet
 from calico.model.ids import GroupId, SubnetId
 from calico.model.policy_codec import parse_address_group, parse_policy
-from calico.model.records import RemoteAddressGroup
+from calico.model.records import RemoteAddressGroup, RemoteGroup
 
 
 def published(cloud: Cloud, key: str) -> bytes:
@@ -106,6 +108,40 @@ def test_p13_a_subnet_follows_its_changes_and_its_networks(cloud: Cloud) -> None
     gone(cloud, key)
 
 
+@pytest.mark.parametrize("mode", ["slaac", "dhcpv6-stateless"])
+def test_s19_bound_ports_follow_a_subnet_that_gives_addresses_by_itself(
+    cloud: Cloud, mode: str
+) -> None:
+    network = cloud.network("10.20.0.0/24")
+    port = cloud.instance_port(network)
+    published(cloud, cloud.endpoint_key(port))
+    subnet = {
+        "network_id": network["id"],
+        "cidr": "2001:db8:20::/64",
+        "ip_version": 6,
+        "ipv6_ra_mode": mode,
+        "ipv6_address_mode": mode,
+    }
+
+    def addresses() -> list[str]:
+        endpoint = parse_endpoint(published(cloud, cloud.endpoint_key(port)))
+        return [str(address) for address in endpoint.addresses]
+
+    def in_neutron() -> list[str]:
+        ips = cloud.api.get(f"ports/{port['id']}")["fixed_ips"]
+        return [ip["ip_address"] for ip in ips]
+
+    before = in_neutron()
+    subnet = cloud.api.post("subnets", subnet=subnet)
+    assert len(in_neutron()) == 2
+    eventually(lambda: addresses() == in_neutron(), "the new address is published")
+    cloud.api.delete(f"subnets/{subnet['id']}")
+    assert in_neutron() == before
+    eventually(lambda: addresses() == before, "the address is withdrawn")
+    cloud.api.delete(f"ports/{port['id']}")
+    cloud.api.delete(f"networks/{network['id']}")
+
+
 def test_p01_groups_and_address_groups_are_published_completely(cloud: Cloud) -> None:
     addresses = {"name": "office", "addresses": ["192.0.2.0/24"]}
     office = cloud.api.post("address-groups", address_group=addresses)
@@ -144,6 +180,58 @@ def test_p01_groups_and_address_groups_are_published_completely(cloud: Cloud) ->
     cloud.api.delete(f"address-groups/{office['id']}")
     gone(cloud, key)
     gone(cloud, office_key)
+
+
+def test_resources_say_when_they_were_made(cloud: Cloud) -> None:
+    office = cloud.api.post("address-groups", address_group={"name": "office"})
+    group = cloud.api.post("security-groups", security_group={"name": "web"})
+    port = cloud.instance_port(cloud.network("10.29.0.0/24"))
+    made = {
+        cloud.keys.address_group(office["id"]): office,
+        cloud.keys.policy(GroupId(group["id"])): group,
+        cloud.endpoint_key(port): port,
+    }
+    for key, resource in made.items():
+        metadata = json.loads(published(cloud, key))["metadata"]
+        assert metadata["creationTimestamp"] == resource["created_at"]
+
+
+def test_p01_rules_go_with_the_group_that_they_name(cloud: Cloud) -> None:
+    named, naming = (
+        cloud.api.post("security-groups", security_group={"name": name})
+        for name in ("named", "naming")
+    )
+    rule = {
+        "security_group_id": naming["id"],
+        "direction": "ingress",
+        "remote_group_id": named["id"],
+    }
+    cloud.api.post("security-group-rules", security_group_rule=rule)
+    key = cloud.keys.policy(GroupId(naming["id"]))
+
+    def remotes() -> list[Any]:
+        return [r.remote for r in parse_policy(published(cloud, key)).ingress]
+
+    eventually(lambda: remotes() == [RemoteGroup(named["id"])], "it is published")
+    cloud.api.delete(f"security-groups/{named['id']}")
+    eventually(lambda: remotes() == [], "the rule is withdrawn")
+    cloud.api.delete(f"security-groups/{naming['id']}")
+
+
+def test_an_address_group_that_rules_name_is_not_deleted(cloud: Cloud) -> None:
+    # Else its rules would go with it, as those do that name a group.
+    office = cloud.api.post("address-groups", address_group={"name": "office"})
+    group = cloud.api.post("security-groups", security_group={"name": "web"})
+    rule = {
+        "security_group_id": group["id"],
+        "direction": "ingress",
+        "remote_address_group_id": office["id"],
+    }
+    cloud.api.post("security-group-rules", security_group_rule=rule)
+    with pytest.raises(ApiError, match="409"):
+        cloud.api.delete(f"address-groups/{office['id']}")
+    cloud.api.delete(f"security-groups/{group['id']}")
+    cloud.api.delete(f"address-groups/{office['id']}")
 
 
 def test_p18_renaming_a_group_or_a_network_renews_the_labels(cloud: Cloud) -> None:

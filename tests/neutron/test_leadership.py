@@ -26,6 +26,18 @@ def stand(etcd: EtcdServer) -> Iterator[Callable[[str], Leadership]]:
         store.close()
 
 
+def test_who_is_elected_is_told_once(etcd: EtcdServer) -> None:
+    told: list[str] = []
+    store = Client(etcd.settings)
+    elected = Leadership(store, KEY, "first", lambda: told.append("first"))
+    loser = Leadership(store, KEY, "second", lambda: told.append("second"))
+    for worker in (elected, loser, elected):
+        worker.step()
+    assert told == ["first"]
+    store.delete(KEY)
+    store.close()
+
+
 def test_p27_a_worker_that_stops_is_succeeded_at_once(
     stand: Callable[[str], Leadership],
 ) -> None:

@@ -1,7 +1,7 @@
 """Publication against a real etcd: races, moves, and ports with very many keys."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 
 import pytest
 from tests.etcd_server import EtcdServer
@@ -9,6 +9,7 @@ from tests.etcd_server import EtcdServer
 from calico.datastore.client import Client
 from calico.model.codec import parse_endpoint
 from calico.model.ids import (
+    AddressGroupId,
     DeviceId,
     GroupId,
     HostName,
@@ -19,8 +20,8 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.keys import Keys
-from calico.model.records import Endpoint, Policy
-from calico.server.publish import Publication
+from calico.model.records import AddressGroup, Endpoint, Policy
+from calico.server.publish import LARGEST_REQUEST, Publication, Unpublishable
 
 PORT = PortId("0b9de9b4-0a30-4d3b-a5a8-8e2a5a3f0001")
 KEYS = Keys("race")  # a region of its own: other tests use the same etcd
@@ -48,7 +49,13 @@ def endpoint(
 def store(etcd: EtcdServer) -> Iterator[Client]:
     store = Client(etcd.settings)
     yield store
-    for prefix in (KEYS.endpoints, KEYS.members, KEYS.published_ports, KEYS.policies):
+    for prefix in (
+        KEYS.endpoints,
+        KEYS.members,
+        KEYS.published_ports,
+        KEYS.policies,
+        KEYS.address_groups,
+    ):
         for key in store.get_prefix(prefix).items:
             store.delete(key)
     store.close()
@@ -162,6 +169,22 @@ def test_p21_publishing_a_port_again_writes_nothing_that_hosts_watch(
     }
     assert before == after
     assert before
+
+
+def test_p41_what_etcd_takes_is_published_and_more_is_refused_with_its_size(
+    store: Client, publication: Publication
+) -> None:
+    def entries(count: int) -> AddressGroup:
+        first = int(ip_address("2001:db8:1111:2222:3333:4444:5555:0"))
+        prefixes = tuple(IPv6Network((first + n, 128)) for n in range(count))
+        return AddressGroup(id=AddressGroupId("ag"), name="", prefixes=prefixes)
+
+    publication.address_group("ag", lambda _id: entries(33_000))
+    item = store.get(KEYS.address_group(AddressGroupId("ag")))
+    assert item is not None
+    assert 0.9 * LARGEST_REQUEST < len(item.value) < LARGEST_REQUEST
+    with pytest.raises(Unpublishable, match=r"networksets/.*/osag.ag: \d+ bytes"):
+        publication.address_group("ag", lambda _id: entries(40_000))
 
 
 def test_a_port_of_more_keys_than_a_transaction_takes_is_published_and_withdrawn(

@@ -1,11 +1,19 @@
 """Every record survives the way into etcd's JSON and back, whatever it holds."""
 
-from dataclasses import replace
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import fields, is_dataclass, replace
+from functools import reduce
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import product
+from operator import getitem
+from types import UnionType
+from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calico.model.bgp_codec import (
@@ -19,7 +27,10 @@ from calico.model.bgp_codec import (
 from calico.model.codec import (
     encode_endpoint,
     encode_subnet,
+    parse_address,
     parse_endpoint,
+    parse_interface,
+    parse_prefix,
     parse_subnet,
 )
 from calico.model.ids import (
@@ -252,6 +263,13 @@ def test_what_others_wrote_on_an_endpoint_is_kept(endpoint: Endpoint) -> None:
     assert msgspec.json.decode(rewritten) == stored
 
 
+def test_the_time_of_creation_stays_what_it_was_first() -> None:
+    made, later = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
+    first = encode_endpoint(replace(_endpoint(), created=made))
+    again = encode_endpoint(replace(_endpoint(), created=later), old=first)
+    assert msgspec.json.decode(again)["metadata"]["creationTimestamp"] == made
+
+
 def test_p18_a_renamed_group_leaves_no_stale_label() -> None:
     endpoint = _endpoint()
     old = encode_endpoint(endpoint)
@@ -318,6 +336,99 @@ def test_p41_what_is_no_resource_is_invalid_and_nothing_worse(value: bytes) -> N
     for parse in (parse_endpoint, parse_policy, parse_bgp_peer, parse_node):
         with pytest.raises(Invalid):
             parse(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["fe80::1%a\nport=0", "fe80::1%eth0", 1, True, None, []]
+)
+def test_an_address_is_a_text_without_a_scope(value: object) -> None:
+    for parse in (parse_address, parse_prefix, parse_interface):
+        with pytest.raises(Invalid):
+            parse(value)
+
+
+PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] = {
+    "endpoint": (parse_endpoint, endpoints().map(encode_endpoint)),
+    "subnet": (
+        lambda value: parse_subnet(SubnetId("s"), value),
+        subnets().map(encode_subnet),
+    ),
+    "policy": (parse_policy, policies.map(encode_policy)),
+    "address group": (parse_address_group, address_groups.map(encode_address_group)),
+    "node": (parse_node, nodes.map(encode_node)),
+    "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
+    "BGP settings": (
+        parse_bgp_configuration,
+        st.builds(BgpConfiguration).map(encode_bgp_configuration),
+    ),
+}
+Path = tuple[str | int, ...]
+CORNERS: list[Any] = [
+    *(None, True, False, 0, -1, 4, 4.0, 4.5, 10**18, 2**63),
+    *("", "x", "80", "1:2", "10.0.0.1", "10.0.0.1/33", "slaac", "a\nb"),
+    *("fe80::1%a\nport=0", [], {}, [[]], [{}], {"a": []}, ["x"], {"annotations": []}),
+]
+values = st.recursive(
+    st.sampled_from(CORNERS),
+    lambda v: st.lists(v, max_size=2) | st.dictionaries(names, v, max_size=2),
+)
+
+
+def places(body: object, path: Path = ()) -> Iterator[Path]:
+    """Every place in a JSON value, the whole of it too."""
+    yield path
+    inner = body.items() if isinstance(body, dict) else ()
+    for step, part in enumerate(body) if isinstance(body, list) else inner:
+        yield from places(part, (*path, step))
+
+
+def substituted(body: Any, path: Path, value: object) -> Any:
+    if not path:
+        return value
+    changed = deepcopy(body)
+    holder = reduce(getitem, path[:-1], changed)
+    # An annotation of ours is JSON in a text: a bad one is bad inside.
+    inside = path[:2] == ("metadata", "annotations") and len(path) == 3
+    is_text = inside and not isinstance(value, str | None)
+    holder[path[-1]] = json.dumps(value) if is_text else value
+    return changed
+
+
+def well_typed(value: object, hint: Any) -> bool:
+    """Tell whether a value is of the type that a record declares."""
+    if isinstance(hint, NewType):
+        return well_typed(value, hint.__supertype__)
+    if get_origin(hint) in {Union, UnionType}:
+        return any(well_typed(value, one) for one in get_args(hint))
+    if get_origin(hint) in {tuple, frozenset}:
+        return isinstance(value, get_origin(hint)) and all(
+            any(well_typed(one, arg) for arg in get_args(hint) if arg is not ...)
+            for one in value
+        )
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
+        hints = get_type_hints(hint)
+        return all(
+            well_typed(getattr(value, f.name), hints[f.name]) for f in fields(hint)
+        )
+    return type(value) is hint
+
+
+@pytest.mark.parametrize("kind", PARSERS)
+@settings(max_examples=10, deadline=None)  # an example is a thousand parses
+@given(data=st.data())
+def test_p41_any_value_in_any_field_gives_a_record_or_invalid(
+    kind: str, data: st.DataObject
+) -> None:
+    parse, documents = PARSERS[kind]
+    body = msgspec.json.decode(data.draw(documents))
+    # Every corner at every place: drawn at random, some pairs never met.
+    for path, value in product(places(body), [*CORNERS, data.draw(values)]):
+        stored = json.dumps(substituted(body, path, value)).encode()
+        try:
+            record = parse(stored)
+        except Invalid:
+            continue
+        assert well_typed(record, type(record)), record
 
 
 def _endpoint(network_name: str = "net") -> Endpoint:

@@ -1,6 +1,11 @@
 """A host's picture of the cloud: what is in it, and what bad objects do to it."""
 
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
+from typing import cast
+
+import msgspec
+import pytest
 
 from calico.model.bgp_codec import encode_bgp_peer
 from calico.model.codec import encode_endpoint, encode_subnet
@@ -21,6 +26,9 @@ from calico.model.world import build, watched_prefixes
 KEYS = Keys()
 HOST = HostName("host-1-1")
 DEVICE = DeviceId("d-1")
+SUBNET = Subnet(
+    id=SubnetId("s"), network=NetworkId("n"), prefix=ip_network("10.0.0.0/24")
+)
 
 
 def endpoint(port: str, address: str, host: HostName = HOST) -> Endpoint:
@@ -88,3 +96,35 @@ def test_subnets_of_an_endpoint_are_those_its_addresses_are_from() -> None:
     mine = endpoint("p", "10.0.0.1")
     items = stored(mine) | {KEYS.subnet(s.id): encode_subnet(s) for s in subnets}
     assert build(HOST, KEYS, items).subnets_of(mine) == (subnets[0],)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"ipv6_ra_mode":[]}',
+        b'{"ipv6_ra_mode":{}}',
+        b'{"dns_domain":5}',
+        b'{"dns_servers":["fe80::1%a\\nport=0"]}',
+        b"[" * 100_000,
+        b'{"network_id":"\xff"}',
+    ],
+)
+def test_p41_a_malformed_subnet_stops_no_host(value: bytes) -> None:
+    good = endpoint("p-good", "10.0.0.1")
+    whole = msgspec.json.decode(encode_subnet(SUBNET))
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = msgspec.json.encode(whole | msgspec.json.decode(value))
+    world = build(HOST, KEYS, stored(good) | {KEYS.subnet(SubnetId("s")): value})
+    assert world.endpoints == (good,)
+    assert [r.key for r in world.rejected] == [KEYS.subnet(SubnetId("s"))]
+
+
+def test_p41_a_parsers_mistake_costs_one_object_only() -> None:
+    good = endpoint("p-good", "10.0.0.1")
+    # What no store holds stands for what no parser foresaw.
+    unforeseen = cast("bytes", 5)
+    items = {KEYS.subnet(SubnetId("s")): unforeseen, BGP_PEERS + "peer": unforeseen}
+    world = build(HOST, KEYS, stored(good) | items)
+    assert world.endpoints == (good,)
+    assert {r.key for r in world.rejected} == set(items)
+    assert "TypeError" in str(world.rejected[0])

@@ -25,15 +25,18 @@ class MemoryStore:
         self._revision = 1  # an empty etcd's
         self._leases: dict[int, int] = {}
         self._lease_ids: Iterator[int] = count(1)
-        self._failures: list[DatastoreError] = []
+        self._failures: list[DatastoreError | None] = []
 
     def __str__(self) -> str:
         return "\n".join(
             f"{key} = {item.value!r}" for key, item in sorted(self._items.items())
         )
 
-    def fail(self, *errors: DatastoreError) -> None:
-        """Have the next calls raise these, one each, and do nothing."""
+    def fail(self, *errors: DatastoreError | None) -> None:
+        """Have the next calls raise these, one each, and do nothing.
+
+        None lets a call pass, so that a later one fails.
+        """
         self._failures += errors
 
     def expire(self, lease: int) -> None:
@@ -99,8 +102,8 @@ class MemoryStore:
             self.expire(lease)
 
     def _enter(self) -> None:
-        if self._failures:
-            raise self._failures.pop(0)
+        if self._failures and (error := self._failures.pop(0)) is not None:
+            raise error
 
     def _holds(self, compare: Compare) -> bool:
         item = self._items.get(compare.key)

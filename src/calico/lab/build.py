@@ -142,6 +142,8 @@ class _Construction:
         self._await(lambda: not self._cloud.is_alive(), "the cloud", 600.0)
         self._progress("waiting for agents and BGP")
         self._await(self._agents_report, "every host's agent", _CONVERGENCE_TIMEOUT)
+        # Neutron binds ports to hosts that it knows the agents of.
+        self._await(self._agents_known, "agents in Neutron", _CONVERGENCE_TIMEOUT)
         self._await(self._sessions_up, "every BGP session", _CONVERGENCE_TIMEOUT)
 
     def abandon(self) -> None:
@@ -177,6 +179,10 @@ class _Construction:
             if not agent.running:
                 raise LabFailed(f"the agent of {host} ended; its log is {agent.log}")
         return lab.reporting_hosts() >= set(lab.hosts())
+
+    def _agents_known(self) -> bool:
+        agents = self._lab.cloud.connection().network.agents()
+        return {agent.host for agent in agents} >= set(self._lab.hosts())
 
     def _sessions_up(self) -> bool:
         for node in self._lab.topology.nodes:

@@ -4,9 +4,9 @@ A peer or setting that asks for what this project cannot do is refused with its 
 session configured without the password that was asked for would be worse than none.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address
 
-from calico.model.codec import parse_address
+from calico.model.codec import parse_address, parse_interface
 from calico.model.ids import Address, HostName, Invalid
 from calico.model.records import BgpConfiguration, BgpPeer, Node
 from calico.model.resource import (
@@ -14,8 +14,8 @@ from calico.model.resource import (
     Json,
     Resource,
     encode,
+    optional_text,
     parse,
-    text,
 )
 
 _LAST_AS_NUMBER = 2**32 - 2  # RFC 7300 reserves the last one
@@ -65,14 +65,14 @@ def parse_bgp_peer(value: bytes) -> BgpPeer:
     resource = parse(value, "BGPPeer")
     spec = resource.spec
     _refuse_others(spec, {"node", "peerIP", "asNumber"})
-    as_number = _as_number(spec)
+    as_number, node = _as_number(spec), optional_text(spec, "node")
     if as_number is None:
         raise Invalid("asNumber is missing")
     return BgpPeer(
         name=resource.name,
         address=parse_address(spec.get("peerIP")),
         as_number=as_number,
-        node=HostName(text(spec, "node")) if spec.get("node") else None,
+        node=HostName(node) if node else None,
         bfd=resource.annotations.get(f"{OPENSTACK}bfd") == "true",
     )
 
@@ -123,18 +123,20 @@ def _node_address(bgp: Json, name: str) -> Address | None:
     if written is None:
         return None
     try:
-        return ip_interface(str(written)).ip
-    except ValueError as e:
-        raise Invalid(f"{name} {written!r} is not an address") from e
+        return parse_interface(written).ip
+    except Invalid as e:
+        raise Invalid(f"{name}: {e}") from e
 
 
 def _as_number(spec: Json) -> int | None:
     written = spec.get("asNumber")
     if written is None:
         return None
+    if isinstance(written, bool) or not isinstance(written, int | str):
+        raise Invalid(f"asNumber {written!r}")
     try:
         number = int(written)
-    except (TypeError, ValueError) as e:
+    except ValueError as e:
         raise Invalid(f"asNumber {written!r}") from e
     if not 1 <= number <= _LAST_AS_NUMBER:
         raise Invalid(f"asNumber {number}")

@@ -4,11 +4,14 @@ The resources are the published Calico v3 ones. What Neutron knows and they have
 field for goes into annotations, which other readers of the model ignore.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import (
     IPv4Address,
     IPv6Address,
     ip_address,
+    ip_interface,
     ip_network,
 )
 from typing import Any, TypeVar
@@ -20,8 +23,10 @@ from calico.model.ids import (
     DeviceId,
     GroupId,
     HostName,
+    Interface,
     InterfaceName,
     Invalid,
+    Mac,
     NetworkId,
     PortId,
     Prefix,
@@ -41,9 +46,11 @@ from calico.model.resource import (
     OPENSTACK,
     Json,
     Resource,
+    decode,
     encode,
     items,
     label_value,
+    optional_text,
     parse,
     parse_json,
     text,
@@ -55,21 +62,37 @@ _A = TypeVar("_A", IPv4Address, IPv6Address)
 SG_LABEL = "sg.projectcalico.org/openstack-"
 SG_NAME_LABEL = "sg-name.projectcalico.org/openstack-"
 
+# What Nova makes, and all that can stand in quotes in other programs' languages.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
+
 
 def parse_address(value: object) -> Address:
-    """Return an address; Invalid for anything else."""
-    try:
-        return ip_address(str(value))
-    except ValueError as e:
-        raise Invalid(f"{value!r} is not an address") from e
+    """Return an address; Invalid for anything else.
+
+    One with a scope (fe80::1%eth0) is refused: it means something on one host only, and
+    a scope may be any text, line breaks too, on its way into a daemon's settings.
+    """
+    return _unscoped(value, ip_address, "an address")
 
 
 def parse_prefix(value: object) -> Prefix:
     """Return a prefix, host bits cleared; Invalid for anything else."""
+    return _unscoped(value, partial(ip_network, strict=False), "a prefix")
+
+
+def parse_interface(value: object) -> Interface:
+    """Return an address with the prefix it is in; Invalid for anything else."""
+    return _unscoped(value, ip_interface, "an address")
+
+
+def _unscoped(value: object, read: Callable[[str], _T], what: str) -> _T:
+    # Not str(): the number 1 is an address to ipaddress, and to nobody who wrote it.
+    if not isinstance(value, str) or "%" in value:
+        raise Invalid(f"{value!r} is not {what}")
     try:
-        return ip_network(str(value), strict=False)
+        return read(value)
     except ValueError as e:
-        raise Invalid(f"{value!r} is not a prefix") from e
+        raise Invalid(f"{value!r} is not {what}") from e
 
 
 def encode_endpoint(
@@ -102,6 +125,7 @@ def encode_endpoint(
             labels=_endpoint_labels(endpoint, keys),
             annotations=_endpoint_annotations(endpoint),
             spec=spec,
+            created=endpoint.created,
         ),
         old,
     )
@@ -162,13 +186,13 @@ def parse_endpoint(value: bytes) -> Endpoint:
         host=HostName(text(spec, "node")),
         device=DeviceId(text(spec, "workload")),
         port=PortId(text(spec, "endpoint")),
-        interface=InterfaceName(text(spec, "interfaceName")),
+        interface=_interface_name(spec),
         mac=mac,
         network=NetworkId(notes.text("network-id")),
         project=ProjectId(notes.text("project-id")),
         addresses=_fixed_addresses(prefixes, allowed),
         pairs=tuple(
-            AddressPair(prefix=prefix, mac=parse_mac(str(m)))
+            AddressPair(prefix=prefix, mac=_pair_mac(m))
             for prefix, m in zip(allowed, macs, strict=True)
         ),
         groups=frozenset(
@@ -183,11 +207,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
             _dhcp_option(entry) for entry in notes.json("dhcp-options", list)
         ),
         fqdn=notes.text("fqdn") or None,
-        group_names=tuple(
-            sorted(
-                (GroupId(g), str(n)) for g, n in notes.json("group-names", dict).items()
-            )
-        ),
+        group_names=_group_names(notes.json("group-names", dict)),
         network_name=notes.text("network-name"),
         project_name=notes.text("project-name"),
         project_parent=notes.text("project-parent-id"),
@@ -206,8 +226,8 @@ class _Notes:
     def json(self, name: str, kind: type[_T]) -> _T:
         written = self.text(name)
         try:
-            note = msgspec.json.decode(written) if written else kind()
-        except msgspec.DecodeError as e:
+            note = decode(written) if written else kind()
+        except Invalid as e:
             raise Invalid(f"annotation {name}: {e}") from e
         if not isinstance(note, kind):
             raise Invalid(f"annotation {name} is not a {kind.__name__}")
@@ -226,6 +246,25 @@ def _fixed_addresses(
         if prefix.prefixlen != prefix.max_prefixlen:
             raise Invalid(f"ipNetworks: fixed address {prefix} is not one address")
     return tuple(prefix.network_address for prefix in fixed)
+
+
+def _interface_name(spec: Json) -> InterfaceName:
+    name = text(spec, "interfaceName")
+    if not _INTERFACE.fullmatch(name):
+        raise Invalid(f"interface name {name!r}")
+    return InterfaceName(name)
+
+
+def _pair_mac(written: object) -> Mac:
+    if not isinstance(written, str):
+        raise Invalid(f"pair-macs entry {written!r}")
+    return parse_mac(written)
+
+
+def _group_names(written: Json) -> tuple[tuple[GroupId, str], ...]:
+    if not all(isinstance(name, str) for name in written.values()):
+        raise Invalid(f"group-names {written!r}")
+    return tuple(sorted((GroupId(group), name) for group, name in written.items()))
 
 
 def _gateway(spec: Json, name: str, kind: type[_A]) -> _A | None:
@@ -291,10 +330,10 @@ def parse_subnet(subnet_id: SubnetId, value: bytes) -> Subnet:
         dhcp=True if dhcp is None else dhcp,
         dns_servers=tuple(parse_address(a) for a in items(body, "dns_servers")),
         host_routes=tuple(_host_route(r) for r in items(body, "host_routes")),
-        ra_mode=body.get("ipv6_ra_mode"),
-        address_mode=body.get("ipv6_address_mode"),
+        ra_mode=optional_text(body, "ipv6_ra_mode"),
+        address_mode=optional_text(body, "ipv6_address_mode"),
         mtu=1500 if mtu is None else mtu,
-        dns_domain=body.get("dns_domain"),
+        dns_domain=optional_text(body, "dns_domain"),
     )
 
 

@@ -76,6 +76,7 @@ def encode_policy(
                 "ingress": [_encode_rule(r, "source") for r in policy.ingress],
                 "egress": [_encode_rule(r, "destination") for r in policy.egress],
             },
+            created=policy.created,
         ),
         old,
     )
@@ -151,7 +152,7 @@ def _parse_rule(written: object, remote_end: str) -> Iterator[Rule]:
     if body.get("action") != "Allow":
         raise Invalid(f"action {body.get('action')!r}")
     version = body.get("ipVersion")
-    if version not in {4, 6}:
+    if not isinstance(version, int) or version not in {4, 6}:
         raise Invalid(f"ipVersion {version!r}")
     protocol = _parse_protocol(body.get("protocol"), version)
     icmp_type, icmp_code = _parse_icmp(body)
@@ -199,7 +200,7 @@ def _parse_protocol(written: object, version: int) -> int | None:
 def _parse_icmp(body: Json) -> tuple[int | None, int | None]:
     written = _known(body.get("icmp") or {}, {"type", "code"})
     for value in written.values():
-        if not isinstance(value, int) or not 0 <= value <= 255:
+        if type(value) is not int or not 0 <= value <= 255:  # a bool is an int too
             raise Invalid(f"icmp {written!r}")
     return written.get("type"), written.get("code")
 
@@ -243,7 +244,9 @@ def _parse_remotes(entity: Json) -> list[Remote | None]:
 def _rule_id(body: Json) -> str | None:
     metadata = body.get("metadata") or {}
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    found = (annotations or {}).get(f"{OPENSTACK}rule-id")
+    if not isinstance(annotations, dict):
+        return None  # the id is for people: without it the rule means the same
+    found = annotations.get(f"{OPENSTACK}rule-id")
     return found if isinstance(found, str) else None
 
 
@@ -262,6 +265,7 @@ def encode_address_group(
             if address_group.name
             else {},
             spec={"nets": [str(prefix) for prefix in address_group.prefixes]},
+            created=address_group.created,
         ),
         old,
     )

@@ -2,7 +2,8 @@
 
 Each validates itself: one that breaks its rules cannot exist, so that no code behind
 the parser has to ask again. Collections are sorted tuples or frozensets, which makes
-equality and text output stable.
+equality and text output stable. `created` is when Neutron made the object, in RFC 3339:
+written for people and other tools, never read back, and no part of equality.
 """
 
 import re
@@ -91,6 +92,7 @@ class Endpoint:
     network_name: str = ""
     project_name: str = ""
     project_parent: str = ""
+    created: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("host", "device", "port", "interface"):
@@ -219,6 +221,7 @@ class Policy:
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
     stateful: bool = True
+    created: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_name(self.group, "security group")
@@ -231,6 +234,7 @@ class AddressGroup:
     id: AddressGroupId
     name: str
     prefixes: tuple[Prefix, ...] = ()
+    created: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ class Resource:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     spec: Json = field(default_factory=dict)
+    created: str | None = None
 
 
 def label_value(text: str) -> str:
@@ -61,6 +62,8 @@ def encode(resource: Resource, old: bytes | None = None) -> bytes:
     metadata.setdefault(
         "uid", str(uuid5(_UID_SPACE, f"{resource.kind}/{resource.name}"))
     )
+    if resource.created is not None:
+        metadata.setdefault("creationTimestamp", resource.created)
     metadata["labels"] = _foreign(metadata.get("labels")) | dict(resource.labels)
     metadata["annotations"] = _foreign(metadata.get("annotations")) | dict(
         resource.annotations
@@ -87,19 +90,24 @@ def parse(value: bytes, kind: str) -> Resource:
     return Resource(
         kind=kind,
         name=text(metadata, "name"),
-        namespace=metadata.get("namespace"),
+        namespace=optional_text(metadata, "namespace"),
         labels=_texts(metadata, "labels"),
         annotations=_texts(metadata, "annotations"),
         spec=spec,
     )
 
 
+def decode(value: bytes | str) -> Any:
+    """Return whatever a JSON text says; Invalid if it is none."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+        raise Invalid(f"not JSON: {e}") from e
+
+
 def parse_json(value: bytes) -> Json:
     """Return the JSON object in a stored value; Invalid if it is none."""
-    try:
-        body = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise Invalid(f"not JSON: {e}") from e
+    body = decode(value)
     if not isinstance(body, dict):
         raise Invalid("not a JSON object")
     return body
@@ -109,6 +117,14 @@ def text(body: Json, name: str) -> str:
     """Return a text that must be there; Invalid if it is not, or is something else."""
     value = body.get(name)
     if not isinstance(value, str) or not value:
+        raise Invalid(f"{name} is {value!r}, not a text")
+    return value
+
+
+def optional_text(body: Json, name: str) -> str | None:
+    """Return a text that may be missing; Invalid if something else is there."""
+    value = body.get(name)
+    if not isinstance(value, str | None):
         raise Invalid(f"{name} is {value!r}, not a text")
     return value
 

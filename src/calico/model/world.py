@@ -38,6 +38,10 @@ from calico.model.records import (
 
 _T = TypeVar("_T")
 
+# What a parser raises is Invalid (a ValueError). The others are a parser's mistake, and
+# a whole host's networking is too much to pay for one.
+_REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
@@ -101,12 +105,12 @@ def group_prefixes_and_keys(
     single: set[str] = set()
     groups: set[GroupId] = set()
     for value in seen.get(keys.host_endpoints(host), {}).values():
-        with suppress(Invalid):
+        with suppress(*_REJECTIONS):
             groups |= _endpoint(value).groups
     for policy_key in map(keys.policy, groups):
         single.add(policy_key)
         for value in seen.get(policy_key, {}).values():
-            with suppress(Invalid):
+            with suppress(*_REJECTIONS):
                 for remote in _remotes(value):
                     match remote:
                         case RemoteGroup(group=group):
@@ -140,9 +144,9 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         for key in sorted(key for key in items if key.startswith(prefix)):
             try:
                 read_ones.append(parse(key.removeprefix(prefix), items[key]))
-            except Invalid as e:
+            except _REJECTIONS as e:
                 port = keys.parse_endpoint(key)
-                rejected.append(Rejected(key=key, reason=str(e), port=port))
+                rejected.append(Rejected(key=key, reason=_reason(e), port=port))
         return read_ones
 
     endpoints = read(
@@ -175,6 +179,10 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         ),
         rejected=tuple(rejected),
     )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Invalid) else repr(error)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

@@ -9,20 +9,29 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from neutron.db.models.agent import Agent
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 from oslo_config import cfg
+from oslo_log import log
 from oslo_utils import timeutils
 
-from calico.model.ids import HostName
+from calico.model.ids import HostName, Invalid
 from calico.model.keys import Keys
+from calico.model.resource import parse_json
 from calico.server import inventory
+
+LOG = log.getLogger(__name__)
 
 AGENT_TYPE = "Calico agent"
 BINARY = "calico-agent"
+
+# Of what a host says of itself, what the agent table shows and how much of it. A host
+# may write anything, the table's column takes 4095 bytes; and what changes with each
+# heartbeat would be wrong at once.
+_SHOWN = ("version",)
+_SHOWN_LENGTH = 255
 
 
 def alive(keys: Keys, items: Mapping[str, bytes]) -> dict[HostName, dict[str, Any]]:
@@ -31,11 +40,10 @@ def alive(keys: Keys, items: Mapping[str, bytes]) -> dict[HostName, dict[str, An
     for key, value in items.items():
         if host := keys.parse_host_status(key):
             try:
-                body = msgspec.json.decode(value)
-            except msgspec.DecodeError:
-                body = None
-            # A lease that is held proves life, whatever is written under it.
-            found[host] = body if isinstance(body, dict) else {}
+                found[host] = parse_json(value)
+            except Invalid:
+                # A lease that is held proves life, whatever is written under it.
+                found[host] = {}
     return found
 
 
@@ -43,7 +51,6 @@ def apply(living: Mapping[HostName, dict[str, Any]]) -> None:
     """Make the agent table say who lives: new hosts appear, silent ones go down."""
     context = inventory.admin()
     known = _known(context)
-    _register({host: living[host] for host in living.keys() - known.keys()})
     now = timeutils.utcnow()
     down = timedelta(seconds=cfg.CONF.agent_down_time)
     _stamp(context, living.keys() & known.keys(), now)
@@ -52,6 +59,11 @@ def apply(living: Mapping[HostName, dict[str, Any]]) -> None:
         [h for h in known.keys() - living.keys() if known[h] > now - down],
         now - down - timedelta(seconds=1),
     )
+    for host in sorted(living.keys() - known.keys()):
+        try:
+            _register(host, living[host])
+        except Exception:  # P41: what one host writes must not stop the others
+            LOG.exception("Host %.80s does not become an agent", host)
 
 
 def _known(context: Any) -> dict[str, Any]:
@@ -61,17 +73,18 @@ def _known(context: Any) -> dict[str, Any]:
         return {row.host: row.heartbeat_timestamp for row in rows}
 
 
-def _register(hosts: Mapping[HostName, dict[str, Any]]) -> None:
-    for host, body in sorted(hosts.items()):
-        state = {
-            "agent_type": AGENT_TYPE,
-            "binary": BINARY,
-            "host": host,
-            "topic": "N/A",
-            "configurations": body,
-            "start_flag": True,
-        }
-        directory.get_plugin().create_or_update_agent(inventory.admin(), state)
+def _register(host: HostName, body: Mapping[str, Any]) -> None:
+    state = {
+        "agent_type": AGENT_TYPE,
+        "binary": BINARY,
+        "host": host,
+        "topic": "N/A",
+        "configurations": {
+            name: str(body[name])[:_SHOWN_LENGTH] for name in _SHOWN if name in body
+        },
+        "start_flag": True,
+    }
+    directory.get_plugin().create_or_update_agent(inventory.admin(), state)
 
 
 @db_api.retry_db_errors

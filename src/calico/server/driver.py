@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from neutron.common import ipv6_utils
 from neutron.db import models_v2, provisioning_blocks
 from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
@@ -19,7 +20,8 @@ from oslo_log import log
 from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
-from calico.server import journal, l2_adjacency, options
+from calico.server import inventory, journal, l2_adjacency, options
+from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
@@ -29,8 +31,8 @@ from calico.server.worker import CalicoWorker
 LOG = log.getLogger(__name__)
 
 
-# Changes of these alone are no news to a host.
-_NO_NEWS = frozenset({"status", "revision_number", "updated_at"})
+# Every update changes these.
+_BOOKKEEPING = frozenset({"revision_number", "updated_at"})
 # A router exists in the data model only: its ports have nothing to wait for.
 _ROUTER_OWNERS = frozenset(
     {constants.DEVICE_OWNER_ROUTER_INTF, constants.DEVICE_OWNER_ROUTER_GW}
@@ -48,6 +50,8 @@ class CalicoMechanismDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._settings = options.read(cfg.CONF)
         self._publisher = Publisher(self._settings)
+        # What to wake once a group's deletion has been committed, by its id.
+        self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
         l2_adjacency.ensure_loaded(cfg.CONF)
 
@@ -70,9 +74,18 @@ class CalicoMechanismDriver(api.MechanismDriver):
     # Ports
 
     def bind_port(self, context: Any) -> None:
-        """Bind a port on the first segment of a type that this driver serves."""
+        """Bind a port on the first segment of a type that this driver serves.
+
+        Hosts without its agent are left to other drivers (P19).
+        """
         port = context.current
         if reason := _refusal(port):
+            LOG.warning("Port %s is not bound: %s", port["id"], reason)
+            return
+        # That there is one, not that it lives: its signs of life take an etcd that
+        # answers, and an outage must not fail what needs nothing of it (P20).
+        if not context.host_agents(AGENT_TYPE):
+            reason = f"host {context.host} never ran a {AGENT_TYPE}"
             LOG.warning("Port %s is not bound: %s", port["id"], reason)
             return
         for segment in context.segments_to_bind:
@@ -151,11 +164,17 @@ class CalicoMechanismDriver(api.MechanismDriver):
 
     # Security groups: Neutron has no mechanism driver hooks for them.
 
-    @registry.receives(
-        resources.SECURITY_GROUP, [events.PRECOMMIT_CREATE, events.PRECOMMIT_DELETE]
-    )
-    def _group_precommit(self, *_event: Any, payload: Any) -> None:
+    @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_CREATE])
+    def _group_appears(self, *_event: Any, payload: Any) -> None:
         journal.mark(payload.context, Subject(Kind.GROUP, payload.resource_id))
+
+    @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_DELETE])
+    def _group_goes(self, *_event: Any, payload: Any) -> None:
+        # The database deletes other groups' rules that name it, and nobody is told.
+        group = payload.resource_id
+        groups = {group, *inventory.groups_naming(payload.context, group)}
+        self._going[group] = tuple(Subject(Kind.GROUP, one) for one in sorted(groups))
+        journal.mark(payload.context, *self._going[group])
 
     @registry.receives(resources.SECURITY_GROUP, [events.PRECOMMIT_UPDATE])
     def _group_changes(self, *_event: Any, payload: Any) -> None:
@@ -176,11 +195,13 @@ class CalicoMechanismDriver(api.MechanismDriver):
         group = payload.metadata["security_group_id"]
         journal.mark(payload.context, Subject(Kind.GROUP, group))
 
-    @registry.receives(
-        resources.SECURITY_GROUP, [events.AFTER_CREATE, events.AFTER_DELETE]
-    )
+    @registry.receives(resources.SECURITY_GROUP, [events.AFTER_CREATE])
     def _group_committed(self, *_event: Any, payload: Any) -> None:
         self._publisher.wake(Subject(Kind.GROUP, payload.resource_id))
+
+    @registry.receives(resources.SECURITY_GROUP, [events.AFTER_DELETE])
+    def _group_gone(self, *_event: Any, payload: Any) -> None:
+        self._publisher.wake(*self._going.pop(payload.resource_id, ()))
 
     @registry.receives(resources.SECURITY_GROUP, [events.AFTER_UPDATE])
     def _group_changed(self, *_event: Any, payload: Any) -> None:
@@ -227,7 +248,13 @@ def _is_ours(levels: Any) -> bool:
 
 
 def _is_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return any(old.get(name) != new.get(name) for name in new.keys() - _NO_NEWS)
+    """Tell whether an update may concern a host: all but a change of status alone.
+
+    One that changes nothing does. Neutron gives ports the addresses of a new subnet
+    (SLAAC) first, commits them, and only then updates each port, with nothing.
+    """
+    changed = {name for name in new if old.get(name) != new.get(name)}
+    return changed - _BOOKKEEPING != {"status"}
 
 
 def _block_status(context: Any) -> None:
@@ -254,10 +281,18 @@ def _activate_router_port(context: Any) -> None:
 def _subnet_subjects(context: Any) -> tuple[Subject, ...]:
     subnet, old = context.current, context.original
     subjects: tuple[Subject, ...] = (Subject(Kind.SUBNET, subnet["id"]),)
-    if old and old["gateway_ip"] != subnet["gateway_ip"]:
-        # Endpoints name their gateways.
+    if _changes_ports(old, subnet):
         subjects += (Subject(Kind.NETWORK, subnet["network_id"]),)
     return subjects
+
+
+def _changes_ports(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+    """Tell whether a subnet's ports change with it; `old` is None but for an update."""
+    if old:
+        return bool(old["gateway_ip"] != new["gateway_ip"])  # endpoints name theirs
+    # Such a subnet gives all ports of its network an address when it comes, and takes
+    # it when it goes, which no driver is told.
+    return bool(ipv6_utils.is_auto_address_subnet(new))
 
 
 def _network_subjects(context: Any) -> tuple[Subject, ...]:

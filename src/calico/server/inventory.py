@@ -102,11 +102,19 @@ def policy(group_id: str) -> Policy | None:
             "id": group.id,
             "name": group.name,
             "stateful": group.stateful,
+            "created_at": group.created_at,
             "security_group_rules": [_rule(rule.db_obj) for rule in rules],
         }
     )
     _report(f"Security group {group_id}", omitted)
     return found
+
+
+def groups_naming(context: Any, group_id: str) -> list[str]:
+    """Return the groups with rules whose remote end is a group, in a transaction."""
+    rule = group_models.SecurityGroupRule
+    query = sa.select(rule.security_group_id).where(rule.remote_group_id == group_id)
+    return list(context.session.scalars(query.distinct()))
 
 
 _RULE_COLUMNS = (
@@ -136,6 +144,7 @@ def address_group(group_id: str) -> AddressGroup | None:
             "id": group.id,
             "name": group.name,
             "addresses": [entry.address for entry in group.addresses],
+            "created_at": group.created_at,
         }
     )
 

@@ -94,13 +94,16 @@ def pending(
         ]
 
 
-def settle(context: Any, entries: Sequence[Entry]) -> bool:
-    """Delete rows that were worked off; False if another had deleted one of them.
+def settle(context: Any, entries: Sequence[Entry]) -> None:
+    """Delete rows that were worked off; mark all again if another had deleted some.
 
     Then somebody published the same objects at the same time, and neither knows whose
-    reading of the database was newer: the caller publishes once more.
+    reading of the database was newer: they are to be published once more. That is
+    remembered in the same transaction, lest it be forgotten where it fails.
     """
-    return _write(context, sa.delete(JournalRow), entries) == len(entries)
+    with db_api.CONTEXT_WRITER.using(context):
+        if _write(context, sa.delete(JournalRow), entries) != len(entries):
+            mark(context, *sorted({entry.subject for entry in entries}))
 
 
 def note_failure(context: Any, entries: Sequence[Entry]) -> None:
@@ -113,7 +116,8 @@ def expand(context: Any, entries: Sequence[Entry], subjects: Sequence[Subject]) 
     """Replace rows that stand for many by rows of those many, in one transaction."""
     with db_api.CONTEXT_WRITER.using(context):
         mark(context, *subjects)
-        settle(context, entries)
+        # Whether or not another did the same: each of the many has a row of its own.
+        _write(context, sa.delete(JournalRow), entries)
 
 
 def _write(context: Any, statement: Any, entries: Sequence[Entry]) -> int:

@@ -6,6 +6,7 @@ relies on it: every write carries its own compare.
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from oslo_log import log
@@ -28,10 +29,22 @@ class LeasedStore(Store, Leases, Protocol):
     """A store whose keys may hang on leases."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Leadership:
     """Stands for election in a thread of its own, for as long as it runs (P28)."""
 
-    def __init__(self, store: LeasedStore, key: str, identity: str) -> None:
+    def __init__(
+        self,
+        store: LeasedStore,
+        key: str,
+        identity: str,
+        elected: Callable[[], None] = _nothing,
+    ) -> None:
+        """Take what to call once this worker is elected; it must not block."""
+        self._elected = elected
         self._store = store
         self._key = key
         self._identity = identity.encode()
@@ -93,3 +106,4 @@ class Leadership:
         ).succeeded:
             self._until = asked + TTL
             LOG.info("Calico election: this worker was elected")
+            self._elected()

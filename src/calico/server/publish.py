@@ -18,21 +18,28 @@ from calico.datastore.store import (
     Item,
     Put,
     Store,
-    Temporary,
     Transaction,
 )
 from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, PortId, SubnetId
+from calico.model.ids import AddressGroupId, GroupId, Invalid, PortId, SubnetId
 from calico.model.keys import Keys
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
+from calico.model.resource import parse_json
 from calico.server.translate import members
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
 
+LARGEST_REQUEST = 1_500_000
+"""Bytes that etcd takes at once (its --max-request-bytes, less what wraps them)."""
+
 _T = TypeVar("_T")
 
 Writes = list[Put | Delete]
+
+
+class Unpublishable(Exception):  # noqa: N818 - it names what the object is
+    """This one object cannot be published now; others can. The message says why."""
 
 
 class PublishedPort(msgspec.Struct):
@@ -58,7 +65,8 @@ class Publication:
     ) -> None:
         """Publish or withdraw ports; `read` reads their endpoints from the database.
 
-        Raises Temporary where etcd cannot be reached or others are always faster.
+        Raises Temporary where etcd cannot be reached, Unpublishable where others are
+        always faster.
         """
         remaining = list(ids)
         for _ in range(ATTEMPTS):
@@ -71,7 +79,7 @@ class Publication:
             ]
             if not remaining:
                 return
-        raise Temporary(f"ports {remaining} are being published by others too")
+        raise Unpublishable(f"ports {remaining} are being published by others too")
 
     def subnet(self, subnet: str, read: Callable[[str], Subnet | None]) -> None:
         """Publish or withdraw a subnet."""
@@ -110,9 +118,9 @@ class Publication:
             write: Put | Delete = Delete(key=key)
             if wanted is not None:
                 write = Put(key=key, value=encode(wanted, old.value if old else None))
-            if self._swap(key, old, [write]):
+            if self._swap(Compare.unchanged(key, old), [write]):
                 return
-        raise Temporary(f"{key} is being published by others too")
+        raise Unpublishable(f"{key} is being published by others too")
 
     def _record(self, port: str) -> Item | None:
         return self._store.get(self._keys.published_port(PortId(port)))
@@ -124,15 +132,14 @@ class Publication:
         if wanted is None:
             if old is None:
                 return True
-            gone = [record, *(_all_keys(before) if before else ())]
-            return self._swap(record, old, [Delete(key=key) for key in gone])
+            gone: Writes = [Delete(key=k) for k in _all_keys(before)] if before else []
+            return self._swap_port(Delete(key=record), old, gone, before)
         after = self._published(wanted)
         writes = self._differences(wanted, before, after)
         # The record is always written: its revision is what tells a slower writer that
         # it was overtaken.
-        return self._swap(
-            record, old, [Put(key=record, value=msgspec.json.encode(after)), *writes]
-        )
+        last = Put(key=record, value=msgspec.json.encode(after))
+        return self._swap_port(last, old, writes, after)
 
     def _published(self, endpoint: Endpoint) -> PublishedPort:
         keys = self._keys
@@ -158,56 +165,70 @@ class Publication:
             new.append(Put(key=after.endpoint, value=value))
         return [*(Delete(key=key) for key in sorted(stale)), *new]
 
-    def _swap(self, guard: str, old: Item | None, writes: Writes) -> bool:
-        """Write if `guard` is as it was read; in several steps where one is too small.
+    def _swap_port(
+        self,
+        last: Put | Delete,
+        old: Item | None,
+        writes: Writes,
+        listed: PublishedPort | None,
+    ) -> bool:
+        """Write if the port's record is as it was read; `last` writes or deletes it.
 
-        Of several, the first writes the guard, marked as incomplete, and the last
-        completes it, so that whoever comes after a crash writes everything again.
+        Where one transaction is too small, the first one marks the record, which lists
+        all keys of `listed` and of `writes`, as incomplete. Whoever comes after a crash
+        knows from it what may be there, and writes or deletes everything again.
         """
-        if len(writes) <= MAX_OPERATIONS:
-            compare = Compare.unchanged(guard, old)
-            return self._store.transaction(
-                Transaction(compares=(compare,), writes=tuple(writes))
-            ).succeeded
-        return self._swap_in_steps(guard, old, writes)
+        if listed is None or len(writes) < MAX_OPERATIONS:
+            return self._swap(Compare.unchanged(last.key, old), [last, *writes])
+        names = {*listed.members, *(write.key for write in writes)}
+        started = PublishedPort(
+            endpoint=listed.endpoint,
+            members=sorted(names - {listed.endpoint}),
+            complete=False,
+        )
+        opening = self._store.transaction(
+            Transaction(
+                compares=(Compare.unchanged(last.key, old),),
+                writes=(Put(key=last.key, value=msgspec.json.encode(started)),),
+            )
+        )
+        ours = Compare(key=last.key, mod_revision=opening.revision)
+        remaining = iter(writes)
+        steps = iter(lambda: list(islice(remaining, MAX_OPERATIONS)), [])
+        return (
+            opening.succeeded
+            and all(self._swap(ours, step) for step in steps)
+            and self._swap(ours, [last])
+        )
 
-    def _swap_in_steps(self, guard: str, old: Item | None, writes: Writes) -> bool:
-        first, *rest = writes
-        compare = Compare.unchanged(guard, old)
-        if isinstance(first, Put):
-            record = msgspec.json.decode(first.value, type=PublishedPort)
-            started = PublishedPort(
-                endpoint=record.endpoint,
-                # Deleted keys stay listed until the last step, lest they be forgotten.
-                members=sorted(
-                    {*record.members, *(w.key for w in rest)} - {record.endpoint}
-                ),
-                complete=False,
-            )
-            opening = Put(key=guard, value=msgspec.json.encode(started))
-            result = self._store.transaction(
-                Transaction(compares=(compare,), writes=(opening,))
-            )
-            if not result.succeeded:
-                return False
-            compare = Compare(key=guard, mod_revision=result.revision)
-        remaining = iter(rest)
-        while step := tuple(islice(remaining, MAX_OPERATIONS - 1)):
-            if not self._store.transaction(
-                Transaction(compares=(compare,), writes=step)
-            ).succeeded:
-                return False
+    def _swap(self, condition: Compare, writes: Writes) -> bool:
+        _refuse_oversize(writes)
         return self._store.transaction(
-            Transaction(compares=(compare,), writes=(first,))
+            Transaction(compares=(condition,), writes=tuple(writes))
         ).succeeded
+
+
+def _refuse_oversize(writes: Writes) -> None:
+    """Raise Unpublishable for more than etcd takes.
+
+    Its own answer would be Broken, or for still more the same as that of an etcd that
+    is overloaded, which all others would wait for.
+    """
+    sizes = {w.key: len(w.key) + len(w.value) for w in writes if isinstance(w, Put)}
+    if sum(sizes.values()) > LARGEST_REQUEST:
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise Unpublishable(
+            f"{largest}: {sizes[largest]} bytes are too many for etcd, which takes"
+            f" {LARGEST_REQUEST} at once"
+        )
 
 
 def _decode(item: Item | None) -> PublishedPort | None:
     if item is None:
         return None
     try:
-        return msgspec.json.decode(item.value, type=PublishedPort)
-    except msgspec.MsgspecError:
+        return msgspec.convert(parse_json(item.value), PublishedPort)
+    except (Invalid, msgspec.ValidationError):
         return None  # somebody else's writing: what it listed cannot be known
 
 

@@ -16,13 +16,13 @@ from typing import Any
 from oslo_log import log
 
 from calico.datastore.client import Client
-from calico.datastore.store import DatastoreError, Store
+from calico.datastore.store import Broken, DatastoreError, Store, Temporary
 from calico.model.ids import Invalid
 from calico.model.keys import Keys
 from calico.server import inventory, journal
 from calico.server.journal import Entry, Kind, Subject
 from calico.server.options import ServerSettings
-from calico.server.publish import Publication
+from calico.server.publish import Publication, Unpublishable
 
 LOG = log.getLogger(__name__)
 
@@ -31,7 +31,10 @@ _BATCH = 100  # ports read from the database, and published, in one go
 
 
 class Backlog:
-    """The journal's rows, worked off in order of kind. Raises DatastoreError."""
+    """The journal's rows, worked off in order of kind.
+
+    Raises Temporary where etcd does not answer; what concerns one object is logged.
+    """
 
     def __init__(self, store: Store, keys: Keys) -> None:
         self._publication = Publication(store, keys)
@@ -80,18 +83,24 @@ class Backlog:
         entries: list[Entry],
         publish: Callable[[list[Subject]], None],
     ) -> None:
-        """Publish, then delete the rows; once more if another published meanwhile."""
+        """Publish, then delete the rows; of several that fail, each by itself."""
         subjects = sorted({entry.subject for entry in entries})
         try:
             publish(subjects)
-            if not journal.settle(context, entries):
-                publish(subjects)
-        except DatastoreError:
+            journal.settle(context, entries)
+        except Temporary:
             journal.note_failure(context, entries)
             raise
-        except Exception:  # P41: what cannot be published must not stop the others
+        except Exception as e:  # P41: one that cannot be published stops no others
+            if len(subjects) > 1:
+                for _, same in groupby(entries, key=lambda entry: entry.subject):
+                    self._settle(context, list(same), publish)
+                return
             journal.note_failure(context, entries)
-            LOG.exception("Not published: %s", ", ".join(map(str, subjects)))
+            if isinstance(e, Unpublishable | Broken):
+                LOG.error("%s is not published: %s", subjects[0], e)  # noqa: TRY400 - says it all
+            else:
+                LOG.exception("%s is not published", subjects[0])
 
     def _ports(self, subjects: list[Subject]) -> None:
         self._publication.ports([s.id for s in subjects], inventory.endpoints)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from neutron.db import models_v2
 from neutron.db import provisioning_blocks as blocks
@@ -24,6 +23,7 @@ from oslo_log import log
 
 from calico.model.ids import HostName, Invalid, PortId
 from calico.model.keys import Keys
+from calico.model.resource import parse_json
 from calico.server import inventory
 from calico.server.driver_name import NAME
 
@@ -60,26 +60,25 @@ def reports(keys: Keys, items: Mapping[str, bytes]) -> Reports:
     for key, value in items.items():
         try:
             host, _, port = keys.parse_port_status(key)
-            body = msgspec.json.decode(value)
-        except (Invalid, msgspec.DecodeError):
+            body = parse_json(value)
+        except Invalid:
             continue
-        if isinstance(body, dict) and body.get("status") == "up":
+        if body.get("status") == "up":
             found.add((host, port))
     return frozenset(found)
 
 
 def apply(reported: Reports) -> int:
     """Make all bound ports' status what it should be; return how many changed."""
-    changing = (
-        port.port for port in _bound_ports() if port.wanted(reported) != port.status
-    )
+    bound = _bound_ports(inventory.admin())
+    changing = (port.port for port in bound if port.wanted(reported) != port.status)
     changed = 0
     while batch := list(islice(changing, _BATCH)):
         changed += _apply_batch(batch, reported)
     return changed
 
 
-def _bound_ports(ids: Collection[str] | None = None) -> list[BoundPort]:
+def _bound_ports(context: Any, ids: Collection[str] | None = None) -> list[BoundPort]:
     port, binding = models_v2.Port, ml2_models.PortBinding
     level = ml2_models.PortBindingLevel
     query = (
@@ -90,7 +89,6 @@ def _bound_ports(ids: Collection[str] | None = None) -> list[BoundPort]:
     )
     if ids is not None:
         query = query.where(port.id.in_(ids))
-    context = inventory.admin()
     with db_api.CONTEXT_READER.using(context):
         return [BoundPort(*row) for row in context.session.execute(query)]
 
@@ -98,12 +96,13 @@ def _bound_ports(ids: Collection[str] | None = None) -> list[BoundPort]:
 @db_api.retry_db_errors
 def _apply_batch(ids: list[str], reported: Reports) -> int:
     """Change ports in one transaction, then tell Neutron's listeners (Nova's among)."""
-    # Read again: a retry, or a binding that moved, must not go by what was true.
-    wanted = {p.port: p.wanted(reported) for p in _bound_ports(ids)}
     plugin, context = directory.get_plugin(), inventory.admin()
     with db_api.CONTEXT_WRITER.using(context):
-        query = sa.select(models_v2.Port).where(models_v2.Port.id.in_(wanted))
-        rows = list(context.session.scalars(query).unique())
+        # Rows first, with their revisions: a port that moves after that has another
+        # one, so that this transaction fails and is done again with the new host.
+        rows = _rows(context, ids)
+        wanted = {p.port: p.wanted(reported) for p in _bound_ports(context, ids)}
+        rows = [row for row in rows if row.id in wanted]
         _unblock(
             context,
             [r for r in rows if wanted[r.id] == constants.PORT_STATUS_ACTIVE],
@@ -121,6 +120,11 @@ def _apply_batch(ids: list[str], reported: Reports) -> int:
         registry.publish(resources.PORT, events.AFTER_UPDATE, plugin, payload=payload)
     LOG.info("Changed the status of %d ports", len(before))
     return len(before)
+
+
+def _rows(context: Any, ids: Collection[str]) -> list[Any]:
+    query = sa.select(models_v2.Port).where(models_v2.Port.id.in_(ids))
+    return list(context.session.scalars(query).unique())
 
 
 def _unblock(context: Any, rows: Iterable[Any]) -> None:

@@ -6,6 +6,7 @@ not understood allows nothing (P1).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, TypeVar
 
@@ -150,6 +151,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
             (group, around.group_names.get(group, "")) for group in sorted(groups)
         ),
         network_name=network.get("name") or "",
+        created=_created(port),
     ), omitted
 
 
@@ -209,6 +211,7 @@ def policy(group: Neutron) -> tuple[Policy, list[Omitted]]:
         ingress=direction("ingress"),
         egress=direction("egress"),
         stateful=group.get("stateful") is not False,
+        created=_created(group),
     ), omitted
 
 
@@ -254,6 +257,7 @@ def address_group(group: Neutron) -> AddressGroup:
         id=AddressGroupId(group["id"]),
         name=group["name"] or "",
         prefixes=tuple(sorted(prefixes, key=lambda p: (p.version, p))),
+        created=_created(group),
     )
 
 
@@ -292,6 +296,16 @@ def _parts(
 def _fqdn(port: Neutron) -> str | None:
     names = [a.get("fqdn", "") for a in port.get("dns_assignment") or ()]
     return next((name.rstrip(".") for name in names if name), None)
+
+
+def _created(resource: Neutron) -> str | None:
+    match resource.get("created_at"):
+        case datetime() as moment:  # of the database, in UTC
+            return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case str(text) if text:  # of the API
+            return text
+        case _:
+            return None
 
 
 def _version(ethertype: str) -> int:

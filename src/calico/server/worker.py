@@ -71,7 +71,10 @@ class Duties:
         self._keys = Keys(settings.region)
         self._client = Client(settings.etcd)
         identity = f"{socket.gethostname()}:{os.getpid()}"
-        self._election = Leadership(self._client, self._keys.election, identity)
+        # What was heard before the election was left to whoever was leading then.
+        self._election = Leadership(
+            self._client, self._keys.election, identity, self._heard
+        )
         self._backlog = Backlog(self._client, self._keys)
         self._watch = Watch(
             self._client, Ranges(prefixes=frozenset({self._keys.hosts})), self._heard
