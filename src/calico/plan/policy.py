@@ -153,7 +153,9 @@ def _clauses(
             continue
         name = f"{chain}.{'nets_' if prefixed else ''}{kind}{version}"
         types = tuple(type_ for _, type_ in looked_at)
-        planned.add(Set(name, types, interval=True, counted=True))
+        # Single protocols need no ranges, and a set without is quicker to change.
+        ranges = len(types) > 1 or prefixed
+        planned.add(Set(name, types, interval=ranges, counted=True))
         for piece in found:
             planned.put(name, _key(piece), piece.rule.id or "")
         fields = " . ".join(text for text, _ in looked_at)

@@ -43,7 +43,12 @@ class FilterChange:
     elements: Diff[Element, str] = _NO_ELEMENTS
 
     def __bool__(self) -> bool:
-        return bool(self.renewed or self.put or self.drop or self.elements)
+        return bool(self.has_parts or self.elements)
+
+    @property
+    def has_parts(self) -> bool:
+        """Return whether more than elements changes."""
+        return bool(self.renewed or self.put or self.drop)
 
     def applied_to(self, state: FilterState) -> FilterState:
         """Return what there is after the change, where `state` was before."""

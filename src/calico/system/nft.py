@@ -17,6 +17,7 @@ from calico.plan.antispoof import Element
 from calico.plan.nft import Part, describe_chain, describe_set
 from calico.plan.ruleset import TABLE, TABLES, Set
 from calico.reconcile.filter import FilterChange, FilterState, render
+from calico.system.nft_elements import can_encode, change_elements
 
 _LIBRARY = "libnftables.so.1"
 # NFT_CTX_OUTPUT_JSON, _NUMERIC_PROTO, _NUMERIC_PRIO, _NUMERIC_SYMBOL: names would
@@ -48,6 +49,7 @@ class Nft:
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
         self._known: tuple[int, FilterState] | None = None
+        self._sets: dict[tuple[str, str], Set] = {}  # as read or made, by family, name
 
     def read(self, *, resync: bool = True) -> FilterState:
         """Return what there is of our tables.
@@ -64,8 +66,10 @@ class Nft:
     def _read(self) -> FilterState:
         parts: dict[Part, str] = {}
         elements: dict[Element, str] = {}
+        self._sets = {}
         for table in TABLES:
             found = self.list_table(table.family)
+            self._sets |= {(table.family, s.name): s for s in _sets(found)}
             parts.update(_parts(table.family, found))
             elements.update(_elements(table.family, found))
         return FilterState(parts=parts, elements=elements)
@@ -76,11 +80,25 @@ class Nft:
             return
         before = read_generation()
         try:
-            self._run(render(change))
+            self._transact(change)
         except NftError:
             self._known = None
             raise
         self._remember(before, change)
+
+    def _transact(self, change: FilterChange) -> None:
+        if change.has_parts or not can_encode(change.elements, self._sets):
+            self._run(render(change))
+            self._sets |= {
+                (name.family, name.name): part
+                for name, part in change.put.items()
+                if isinstance(part, Set)
+            }
+            return
+        try:
+            change_elements(change.elements, self._sets)
+        except OSError as e:
+            raise NftError(f"nftables: {e.strerror or e}") from e
 
     def _remember(self, before: int, change: FilterChange) -> None:
         """Keep what is known true after our own change, if nobody else made one."""
@@ -142,6 +160,12 @@ def _parts(family: str, found: list[dict[str, Any]]) -> dict[Part, str]:
         line = describe_chain(hook, priority, comments[name])
         parts[Part(family, "chain", name)] = line
     return parts
+
+
+def _sets(found: list[dict[str, Any]]) -> Iterator[Set]:
+    for entry in found:
+        if body := entry.get("set") or entry.get("map"):
+            yield _set(body)
 
 
 def _set(body: Mapping[str, Any]) -> Set:
