@@ -26,10 +26,8 @@ from calico.model.ids import (
     ProjectId,
 )
 from calico.model.records import Endpoint, Policy, PortRange, RemoteGroup, Rule
-from calico.plan.antispoof import plan_elements
-from calico.plan.nft import fixed_parts
-from calico.plan.policy import plan_groups
-from calico.reconcile.filter import compare
+from calico.plan.filter import FilterPlanner, Sections
+from calico.reconcile.filter import compare_sections
 from calico.system.nft import Nft
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
@@ -97,17 +95,17 @@ class Bench:
         self.groups = Groups(
             policies={p.group: p for p in policies}, members={PEERS: members}
         )
+        self._planner = FilterPlanner()
+        self._left: Sections = {}
+        nft.read()
         self.apply(self.groups)
 
     def apply(self, groups: Groups) -> None:
         """Make the filter what these groups come to."""
-        planned = plan_groups(self._endpoints, groups)
-        change = compare(
-            {**fixed_parts(), **planned.parts},
-            {**plan_elements(self._endpoints, ()), **planned.elements},
-            self._nft.read(resync=False),
-        )
-        self._nft.apply(change)
+        taps = {e.interface for e in self._endpoints}
+        planned = self._planner.plan(self._endpoints, (), groups, taps)
+        self._nft.apply(compare_sections(planned, self._left))
+        self._left = planned
 
     def seconds(self, changed: Groups) -> float:
         """Return how long a change takes, there and back: the median of some."""

@@ -122,32 +122,70 @@ def running(traffic: Traffic) -> Iterator[None]:
             thread.join()
 
 
+@dataclass(kw_only=True)
+class Cloud:
+    """What is served now; each change is one that a tenant could make by one call."""
+
+    bed: HostBed
+    corners: Corners
+    groups: Groups
+    of: dict[str, frozenset[GroupId]] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        self.bed.groups = self.groups
+        guests = (replace(one, groups=self.of[one.port]) for one in (A, B))
+        assert self.bed.serve(*guests).problems == ()
+
+    def change(self) -> None:
+        """Change one group's rules, its members, or the groups of one port."""
+        groups, of = self.groups, dict(self.of)
+        while True:
+            drawn = self.corners.groups()
+            match self.corners.random.choice(("rules", "always", "members", "port")):
+                case "rules":
+                    name = self.corners.random.choice(list(drawn.policies))
+                    changed = {**groups.policies, name: drawn.policies[name]}
+                    self.groups = replace(groups, policies=changed)
+                case "always":
+                    some = next(iter(drawn.policies.values())).ingress
+                    self.groups = with_always(groups, some)
+                case "members":
+                    self.groups = replace(groups, members=drawn.members)
+                case _:
+                    port = self.corners.random.choice((A.port, B.port))
+                    self.of = {**of, port: self.corners.of_port() | {ALWAYS}}
+            if not self.lets_the_probe_in():
+                self.serve()
+                return
+            self.groups, self.of = groups, of
+
+    def lets_the_probe_in(self) -> bool:
+        verdict = evaluate(
+            self.groups, self.of[B.port], Direction.INGRESS, probe(FORBIDDEN)
+        )
+        return verdict.allowed
+
+
 @pytest.mark.timeout(1200)
 def test_no_change_has_a_window() -> None:
-    random = Random(7)
-    corners = Corners(random, CORNERS)
+    corners = Corners(Random(7), CORNERS)
     with host_bed() as bed:
         bed.plug(A)
         bed.plug(B)
-        change(bed, corners)
+        only = frozenset({ALWAYS})
+        cloud = Cloud(
+            bed=bed,
+            corners=corners,
+            groups=with_always(Groups(), ()),
+            of={A.port: only, B.port: only},
+        )
+        cloud.serve()
         traffic = Traffic(bed=bed)
         with running(traffic):
             eventually(lambda: len(traffic.arrived) > 10)
             for _ in range(CHANGES):
-                change(bed, corners)
+                cloud.change()
         assert traffic.trespassed == 0
         assert traffic.arrived == set(range(1, traffic.sent + 1))
         assert traffic.sent > CHANGES
-
-
-def change(bed: HostBed, corners: Corners) -> None:
-    """Give both guests other groups, with other rules and members."""
-    while True:
-        drawn = corners.groups()
-        groups = with_always(drawn, next(iter(drawn.policies.values())).ingress)
-        of_a, of_b = (corners.of_port() | {ALWAYS} for _ in "ab")
-        if not evaluate(groups, of_b, Direction.INGRESS, probe(FORBIDDEN)).allowed:
-            break
-    bed.groups = groups
-    outcome = bed.serve(replace(A, groups=of_a), replace(B, groups=of_b))
-    assert outcome.problems == ()
+        assert bed.changes(*(replace(o, groups=cloud.of[o.port]) for o in (A, B))) == []

@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.policies import OPEN_GROUPS
+from tests.policy_cases import Corners
 from tests.unit.hosts import SUBNET, endpoint, pair, world
 
+from calico.model.groups import Groups
 from calico.model.ids import InterfaceName, Mac, SubnetId
-from calico.plan.antispoof import Element, plan_elements, sources
+from calico.plan.antispoof import Element, sources
+from calico.plan.filter import FilterPlanner, Sections, merged, plan_filter
 from calico.plan.host import (
     HostFacts,
     HostPlan,
@@ -23,9 +28,13 @@ from calico.plan.host import (
     plan_host,
 )
 from calico.plan.ruleset import Chain
-from calico.reconcile.filter import FilterState, compare, render
+from calico.reconcile.filter import FilterState, compare, compare_sections, render
 
 A, B = endpoint(2), endpoint(3)
+CORNERS = {
+    4: tuple(ip_address(f"10.65.0.{n}") for n in (2, 3, 4, 8)),
+    6: tuple(ip_address(f"2001:db8:65::{n}") for n in (2, 3, 4, 8)),
+}
 FACTS = HostFacts(
     address4=IPv4Address("192.0.2.1"),
     address6=IPv6Address("2001:db8::1"),
@@ -94,7 +103,7 @@ def test_p47_a_pair_outside_of_all_subnets_gets_neither_route_nor_filter(
     clean = plan_host(world(replace(A, pairs=(inside,))), FACTS)
     assert plan.refused_pairs == (RefusedPair(port=A.port, prefix=ip_network(foreign)),)
     assert plan.state == clean.state
-    assert plan.elements == clean.elements
+    assert plan.whole_filter.elements == clean.whole_filter.elements
     assert plan.served == clean.served, "the port has all the rest"
 
 
@@ -117,7 +126,9 @@ def test_a_port_without_a_link_has_policy_and_nothing_else() -> None:
     plan = plan_host(world(A), HostFacts())
     assert plan.absent == (A,)
     assert of(plan, Route) == of(plan, Link) == []
-    assert {e.set for e in plan.elements if e.interface == A.interface} == {
+    assert {
+        e.set for e in plan.whole_filter.elements if e.interface == A.interface
+    } == {
         "in_1",
         "out_1",
         "macs",
@@ -152,15 +163,16 @@ def test_p50_neighbour_limits_are_raised_where_the_kernel_has_them() -> None:
 
 
 def test_s3_broadcast_addresses_of_all_subnets_are_guarded() -> None:
-    elements = plan_elements([], [SUBNET])
+    elements = plan_filter([], [SUBNET], Groups(), ()).elements
     assert elements == {Element("inet", "broadcasts", "10.65.0.255"): ""}
 
 
 def test_s17_port_security_decides_on_the_gate() -> None:
     gate = Element("inet", "from_port", f'"{A.interface}"')
-    assert plan_elements([A], [])[gate] == "goto guarded"
-    trusted = replace(A, port_security=False)
-    assert plan_elements([trusted], [])[gate] == "goto destination"
+    for secure, verdict in ((True, "goto guarded"), (False, "goto destination")):
+        port = replace(A, port_security=secure)
+        elements = plan_filter([port], [], Groups(), {A.interface}).elements
+        assert elements[gate] == verdict
 
 
 addresses = st.integers(0, 63).map(lambda n: IPv4Address(f"10.0.0.{n}"))
@@ -192,10 +204,43 @@ def test_every_rule_is_recognisable() -> None:
     plan = plan_host(world(A), FACTS)
     comments = [
         rule.comment
-        for part in plan.parts.values()
+        for part in plan.whole_filter.parts.values()
         if isinstance(part, Chain)
         for rule in part.rules
     ]
     assert all(len(comment) <= 127 for comment in comments), "the kernel's limit"
-    change = compare(plan.parts, plan.elements, FilterState())
+    change = compare(plan.whole_filter.parts, plan.whole_filter.elements, FilterState())
     assert all(comment in render(change) for comment in comments)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_p51_sections_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> None:
+    corners = Corners(Random(seed), CORNERS)
+    planner = FilterPlanner()
+    left: Sections = {}
+    state = FilterState()
+    for _ in range(6):
+        groups = corners.groups()
+        some = tuple(
+            replace(one, groups=corners.of_port())
+            for one in corners.random.sample([A, B], corners.random.choice((0, 1, 2)))
+        )
+        taps = {e.interface for e in some if corners.random.random() < 0.8}
+        sections = planner.plan(some, [SUBNET], groups, taps)
+        fresh = plan_filter(some, [SUBNET], groups, taps)
+        whole = merged(sections.values())
+        assert (whole.parts, whole.elements) == (fresh.parts, fresh.elements)
+        change = compare_sections(sections, left)
+        state = change.applied_to(state)
+        assert not compare(fresh.parts, fresh.elements, state)
+        left = sections
+
+
+def test_p51_a_change_costs_its_own_sections() -> None:
+    planner = FilterPlanner()
+    before = planner.plan([A, B], [SUBNET], OPEN_GROUPS, ())
+    again = planner.plan([A, B], [SUBNET], OPEN_GROUPS, ())
+    assert all(again[name] is section for name, section in before.items())
+    after = planner.plan([A, B], [SUBNET], OPEN_GROUPS, {A.interface})
+    changed = [name for name in after if after[name] is not before.get(name)]
+    assert changed == [f"port {A.interface}"]

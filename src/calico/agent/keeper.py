@@ -17,6 +17,7 @@ from calico.model.groups import Groups
 from calico.model.ids import Address, Interface, InterfaceName
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
+from calico.plan.filter import FilterPlanner, Sections, plan_filter
 from calico.plan.host import (
     Bridge,
     HostFacts,
@@ -28,10 +29,15 @@ from calico.plan.host import (
     interface_of,
     plan_host,
 )
-from calico.plan.nft import fixed_parts
-from calico.plan.policy import plan_groups
 from calico.reconcile.diff import Diff, diff
-from calico.reconcile.filter import FilterChange, compare, steps
+from calico.reconcile.filter import (
+    FilterChange,
+    FilterState,
+    compare,
+    compare_sections,
+    prepared,
+    steps,
+)
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have, Host
 from calico.system.nft import NftError
@@ -108,6 +114,8 @@ class Keeper:
     def __init__(self, host: Host, settings: AgentSettings) -> None:
         self._host = host
         self._settings = settings
+        self._planner = FilterPlanner()
+        self._left: Sections | None = None  # the filter as our last pass left it
 
     def shut(self) -> None:
         """Cut off all taps while nothing is known (P52): make the tables that lack.
@@ -117,7 +125,7 @@ class Keeper:
         NftError or OSError if it cannot be done.
         """
         absent = self._host.read(resync=True).absent
-        parts = {**fixed_parts(), **plan_groups((), Groups()).parts}
+        parts = plan_filter((), (), Groups(), ()).parts
         empty = {name: part for name, part in parts.items() if name.family in absent}
         if empty:
             self._host.change_filter(FilterChange(renewed=absent, put=empty))
@@ -126,8 +134,9 @@ class Keeper:
         self, world: World, gateways: Iterable[Interface], *, resync: bool
     ) -> tuple[Have, Delta]:
         """Return what the host has and what would have to change."""
-        have = self._host.read(resync=resync)
-        plan = plan_host(world, host_facts(self._settings, have), gateways)
+        have = self._host.read(resync=resync or self._left is None)
+        facts = host_facts(self._settings, have)
+        plan = plan_host(world, facts, gateways, self._planner)
         settings = self._host.read_settings(
             [item for item in plan.state.values() if isinstance(item, Setting)]
         )
@@ -140,8 +149,15 @@ class Keeper:
         return have, Delta(
             plan=plan,
             items=Diff(put=items.put, drop=droppable, replaced=items.replaced),
-            filter=compare(plan.parts, plan.elements, have.filter),
+            filter=self._compare_filter(plan, have),
         )
+
+    def _compare_filter(self, plan: HostPlan, have: Have) -> FilterChange:
+        if have.filter is None and self._left is not None:
+            return compare_sections(plan.filter, self._left)
+        self._left = None  # until what differs is made good
+        whole = plan.whole_filter
+        return compare(whole.parts, whole.elements, have.filter or FilterState())
 
     def apply(self, delta: Delta) -> Outcome:
         """Make the changes, in order; a failure disturbs its own port alone (P41)."""
@@ -167,6 +183,7 @@ class Keeper:
         gates = {e: v for e, v in later.items() if e.interface not in failed}
         opening = FilterChange(elements=Diff(put=gates, drop={}, replaced={}))
         failed |= self._filter(opening, problems)
+        self._left = None if problems else delta.plan.filter
         return Outcome(
             plan=delta.plan,
             problems=tuple(problems),
@@ -186,10 +203,10 @@ class Keeper:
         self, change: FilterChange, problems: list[Problem]
     ) -> set[InterfaceName]:
         """Change the filter; return the interfaces whose part of it was refused."""
-        if not change:
-            return set()
         try:
-            self._host.change_filter(change)
+            for part in prepared(change):
+                if part:
+                    self._host.change_filter(part)
         except NftError as e:
             return self._isolate(change, problems, e)
         return set()

@@ -6,12 +6,12 @@ in the kernel (P52).
 """
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from typing import NamedTuple
 
-from calico.model.ids import Address, GroupId, InterfaceName, Mac, Prefix
-from calico.model.records import Endpoint, Subnet
+from calico.model.ids import Address, InterfaceName, Mac, Prefix
+from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 _VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|\d+)")
@@ -38,28 +38,20 @@ class Element(NamedTuple):
 Elements = Mapping[Element, str]
 
 
-def plan_elements(
-    endpoints: Iterable[Endpoint],
-    subnets: Iterable[Subnet],
-    stateless: Container[GroupId] = (),
-) -> dict[Element, str]:
-    """Return what a host serving `endpoints` lets them send, gates included.
+def port_elements(endpoint: Endpoint, *, stateful: bool) -> dict[Element, str]:
+    """Return what lets a port send and be sent to, gates included.
 
-    `subnets` are the cloud's: their broadcast addresses are nobody's destination.
-    Ports of the groups in `stateless` have no connections (P6).
+    A port whose groups are not `stateful` has no connections (P6).
     """
-    elements: dict[Element, str] = {}
-    for endpoint in endpoints:
-        # Neutron allows no mix of stateful and stateless groups on a port.
-        stateful = not any(group in stateless for group in endpoint.groups)
-        elements.update(_gates(endpoint, stateful=stateful))
-        for element in _facts(endpoint):
-            elements[element] = ""
-    for subnet in subnets:
-        prefix = subnet.prefix
-        if isinstance(prefix, IPv4Network) and prefix.prefixlen < 31:  # RFC 3021
-            elements[Element("inet", "broadcasts", str(prefix[-1]))] = ""
-    return elements
+    facts = dict.fromkeys(_facts(endpoint), "")
+    return {**dict(_gates(endpoint, stateful=stateful)), **facts}
+
+
+def broadcast_elements(prefixes: Iterable[IPv4Network]) -> Iterator[Element]:
+    """Yield the broadcast addresses of subnets: nobody's destination (S3)."""
+    for prefix in prefixes:
+        if prefix.prefixlen < 31:  # RFC 3021
+            yield Element("inet", "broadcasts", str(prefix[-1]))
 
 
 def is_gate(element: Element) -> bool:

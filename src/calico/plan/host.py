@@ -32,9 +32,9 @@ from calico.model.ids import (
 )
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
-from calico.plan.antispoof import Element, is_gate, plan_elements, single, sources
-from calico.plan.nft import Parts, fixed_parts
-from calico.plan.policy import plan_groups, stateless_groups
+from calico.plan.antispoof import single, sources
+from calico.plan.filter import FilterPlanner, Sections, merged
+from calico.plan.policy import Section
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
@@ -168,12 +168,16 @@ class HostPlan:
     """
 
     state: State
-    parts: Parts
-    elements: Mapping[Element, str]
+    filter: Sections
     served: tuple[Endpoint, ...] = ()
     absent: tuple[Endpoint, ...] = ()
     refused: tuple[Refused, ...] = field(default=())
     refused_pairs: tuple[RefusedPair, ...] = ()
+
+    @property
+    def whole_filter(self) -> Section:
+        """Return the filter as one section."""
+        return merged(self.filter.values())
 
 
 def key_of(item: Item) -> Key:
@@ -209,17 +213,18 @@ def state_of(items: Iterable[Item]) -> dict[Key, Item]:
 
 
 def plan_host(
-    world: World, facts: HostFacts, gateways: Iterable[Interface] = ()
+    world: World,
+    facts: HostFacts,
+    gateways: Iterable[Interface] = (),
+    planner: FilterPlanner | None = None,
 ) -> HostPlan:
-    """Return what the host should have. `gateways` are put on the DHCP bridge."""
+    """Return what the host should have. `gateways` are put on the DHCP bridge.
+
+    A `planner` that planned before saves the work that was done already.
+    """
     accepted, refused = _accept(world.endpoints)
     accepted, refused_pairs = _confine(accepted, world.subnets.values())
     served = tuple(e for e in accepted if e.interface in facts.taps)
-    gates_open = {f'"{e.interface}"' for e in served}
-    groups = plan_groups(accepted, world.groups)
-    elements = plan_elements(
-        accepted, world.subnets.values(), stateless_groups(world.groups)
-    )
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
@@ -227,12 +232,9 @@ def plan_host(
     items += _routes(served, facts)
     return HostPlan(
         state=state_of(items),
-        parts={**fixed_parts(), **groups.parts},
-        elements={
-            element: value
-            for element, value in {**elements, **groups.elements}.items()
-            if not is_gate(element) or element.key in gates_open
-        },
+        filter=(planner or FilterPlanner()).plan(
+            accepted, world.subnets.values(), world.groups, facts.taps
+        ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
         refused=refused,
@@ -282,6 +284,9 @@ def _confine(
     refused = []
     for endpoint in endpoints:
         inside = tuple(pair for pair in endpoint.pairs if _is_within(pair, space))
+        if inside == endpoint.pairs:
+            confined.append(endpoint)
+            continue
         confined.append(replace(endpoint, pairs=inside))
         refused += [
             RefusedPair(port=endpoint.port, prefix=pair.prefix)

@@ -16,6 +16,7 @@ from calico.model.groups import Groups
 from calico.model.ids import GroupId, Prefix
 from calico.model.records import (
     Endpoint,
+    Policy,
     Remote,
     RemoteAddressGroup,
     RemoteGroup,
@@ -37,37 +38,23 @@ _ICMP = {4: "icmp", 6: "icmpv6"}
 
 
 @dataclass(slots=True)
-class GroupFilter:
-    """The parts and elements of the `inet` table that groups come to."""
+class Section:
+    """Parts and elements that one thing comes to: a group, a remote, a port.
+
+    `remotes` are what its rules name.
+    """
 
     parts: dict[Part, Set | Chain] = field(default_factory=dict)
     elements: dict[Element, str] = field(default_factory=dict)
+    remotes: set[Remote] = field(default_factory=set)
 
     def add(self, part: Set | Chain) -> None:
-        """Add a set or a chain."""
+        """Add a set or a chain of the `inet` table."""
         self.parts[part_of("inet", part)] = part
 
     def put(self, name: str, key: str, value: str = "") -> None:
-        """Add an element to a set."""
+        """Add an element to a set of the `inet` table."""
         self.elements[Element("inet", name, key)] = value
-
-
-def plan_groups(endpoints: Iterable[Endpoint], groups: Groups) -> GroupFilter:
-    """Return what the groups of a host's endpoints come to.
-
-    A group that nothing is known of allows nothing.
-    """
-    guarded = [e for e in endpoints if e.port_security]
-    planned = GroupFilter()
-    slots = max([SLOTS, *(len(e.groups) for e in guarded)])
-    remotes: set[Remote] = set()
-    for direction in Direction:
-        _dispatch(planned, direction, guarded, slots)
-        for group in sorted({group for e in guarded for group in e.groups}):
-            remotes |= _group(planned, direction, group, groups)
-    for remote in sorted(remotes, key=repr):
-        _remote_sets(planned, remote, groups)
-    return planned
 
 
 def stateless_groups(groups: Groups) -> frozenset[GroupId]:
@@ -80,43 +67,52 @@ def group_chain(direction: Direction, group: GroupId) -> str:
     return f"{_NAMES[direction]}.{group}"
 
 
-def _dispatch(
-    planned: GroupFilter,
-    direction: Direction,
-    guarded: Iterable[Endpoint],
-    slots: int,
-) -> None:
-    name = _NAMES[direction]
-    maps = [f"{name}_{number}" for number in range(1, slots + 1)]
-    for each in maps:
-        planned.add(Set(each, ("ifname",), verdicts=True))
-    near = _NEAR_NAME[direction]
-    lines = [FilterRule(f"{near} vmap @{m}", "what one group allows") for m in maps]
-    lines.append(FilterRule("counter drop", "no group allows it"))
-    planned.add(Chain(f"{name}_groups", tuple(lines)))
-    for endpoint in guarded:
-        for slot, group in zip(maps, sorted(endpoint.groups), strict=False):
+def dispatch_section(slots: int) -> Section:
+    """Return what leads packets to the chains of their port's groups."""
+    section = Section()
+    for direction, name in _NAMES.items():
+        maps = _slot_names(direction, slots)
+        for each in maps:
+            section.add(Set(each, ("ifname",), verdicts=True))
+        near = _NEAR_NAME[direction]
+        lines = [FilterRule(f"{near} vmap @{m}", "what one group allows") for m in maps]
+        lines.append(FilterRule("counter drop", "no group allows it"))
+        section.add(Chain(f"{name}_groups", tuple(lines)))
+    return section
+
+
+def slot_elements(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
+    """Yield the elements that say which groups a port has; none without security."""
+    if not endpoint.port_security:
+        return
+    for direction in Direction:
+        slots = _slot_names(direction, len(endpoint.groups))
+        for slot, group in zip(slots, sorted(endpoint.groups), strict=True):
             verdict = f"jump {group_chain(direction, group)}"
-            planned.put(slot, f'"{endpoint.interface}"', verdict)
+            yield Element("inet", slot, f'"{endpoint.interface}"'), verdict
 
 
-def _group(
-    planned: GroupFilter, direction: Direction, group: GroupId, groups: Groups
-) -> set[Remote]:
-    """Add a group's chains of one direction; return the remotes that they name."""
+def _slot_names(direction: Direction, slots: int) -> list[str]:
+    return [f"{_NAMES[direction]}_{number}" for number in range(1, slots + 1)]
+
+
+def group_section(
+    direction: Direction, group: GroupId, policy: Policy | None
+) -> Section:
+    """Return what a group allows in one direction; one not known allows nothing."""
+    planned = Section()
     chain = group_chain(direction, group)
     by_remote: dict[tuple[int, Remote | None], list[Rule]] = defaultdict(list)
-    for rule in rules_of(groups.policies.get(group), direction):
+    for rule in rules_of(policy, direction):
         remote = rule.remote
         named = isinstance(remote, RemoteGroup | RemoteAddressGroup)
         by_remote[rule.version, remote if named else None].append(rule)
     lines: list[FilterRule] = []
-    remotes: set[Remote] = set()
     for (version, remote), rules in sorted(by_remote.items(), key=_remote_order):
         if remote is None:
             lines += _clauses(planned, direction, version, chain, rules)
             continue
-        remotes.add(remote)
+        planned.remotes.add(remote)
         own = f"{chain}.{_remote_id(remote)}.{version}"
         clauses = _clauses(planned, direction, version, own, rules)
         planned.add(Chain(own, tuple(clauses)))
@@ -126,7 +122,7 @@ def _group(
             for name in _remote_set_names(remote, version)
         ]
     planned.add(Chain(chain, tuple(lines)))
-    return remotes
+    return planned
 
 
 def _remote_order(item: tuple[tuple[int, Remote | None], object]) -> tuple[int, str]:
@@ -135,7 +131,7 @@ def _remote_order(item: tuple[tuple[int, Remote | None], object]) -> tuple[int, 
 
 
 def _clauses(
-    planned: GroupFilter,
+    planned: Section,
     direction: Direction,
     version: int,
     chain: str,
@@ -214,8 +210,9 @@ def _remote_set_names(remote: Remote, version: int) -> tuple[str, str]:
     return f"members{version}.{remote_id}", f"nets{version}.{remote_id}"
 
 
-def _remote_sets(planned: GroupFilter, remote: Remote, groups: Groups) -> None:
-    prefixes = groups.prefixes(remote)
+def remote_section(remote: Remote, prefixes: frozenset[Prefix]) -> Section:
+    """Return the sets of the addresses that a rule's remote stands for."""
+    planned = Section()
     for version in (4, 6):
         singles, nets = _remote_set_names(remote, version)
         type_ = (f"ipv{version}_addr",)
@@ -228,6 +225,7 @@ def _remote_sets(planned: GroupFilter, remote: Remote, groups: Groups) -> None:
                 planned.put(singles, str(prefix.network_address))
         for prefix in _collapsed(wide):
             planned.put(nets, prefix_text(prefix))
+    return planned
 
 
 def _collapsed(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from calico.plan.antispoof import Element
+from calico.plan.filter import Sections, merged
 from calico.plan.nft import (
     Part,
     Parts,
@@ -119,6 +120,45 @@ def compare(
         drop=drop,
         elements=diff(elements, there),
     )
+
+
+def compare_sections(want: Sections, left: Sections) -> FilterChange:
+    """Return the transaction that leads from sections to sections.
+
+    Those that are the same object are not looked at: a change costs its own sections.
+    """
+    new = merged(s for name, s in want.items() if s is not left.get(name))
+    old = merged(s for name, s in left.items() if s is not want.get(name))
+    have = FilterState(
+        parts={name: describe(part) for name, part in old.parts.items()},
+        elements=old.elements,
+    )
+    return compare(new.parts, new.elements, have)
+
+
+def prepared(change: FilterChange) -> tuple[FilterChange, FilterChange]:
+    """Return what of a change nothing refers to yet, and the rest.
+
+    The kernel shows new elements of concatenated ranges a moment after the rules of the
+    same transaction (nft_set_commit_update comes last in nf_tables_commit). What rules
+    begin to refer to has to be there before.
+    """
+    fresh = {
+        name: part
+        for name, part in change.put.items()
+        if name not in change.present and name.family not in change.renewed
+    }
+    put = change.elements.put
+    inside = {e: v for e, v in put.items() if Part(e.family, "set", e.set) in fresh}
+    first = FilterChange(put=fresh, elements=Diff(put=inside, drop={}, replaced={}))
+    rest = replace(
+        change,
+        put={name: part for name, part in change.put.items() if name not in fresh},
+        elements=replace(
+            change.elements, put={e: v for e, v in put.items() if e not in inside}
+        ),
+    )
+    return first, rest
 
 
 def steps(change: FilterChange) -> Iterator[tuple[str, FilterChange]]:

@@ -24,12 +24,14 @@ from calico.system.sysctl import read_settings, write_setting
 class Have:
     """What a host has of ours, the `tap` links it has, and others' addresses.
 
+    `filter` is None where it is as our last change of it left it.
+
     `absent` are the families without a table of ours, be it whole or not.
     """
 
     items: State
     taps: frozenset[InterfaceName]
-    filter: FilterState
+    filter: FilterState | None
     absent: frozenset[str] = frozenset()
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 

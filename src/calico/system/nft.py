@@ -48,20 +48,21 @@ class Nft:
         self._context = ctypes.c_void_p(self._library.nft_ctx_new(0))
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
-        self._known: tuple[int, FilterState] | None = None
+        self._left: int | None = None  # the generation after our own last change
         self._sets: dict[tuple[str, str], Set] = {}  # as read or made, by family, name
 
-    def read(self, *, resync: bool = True) -> FilterState:
-        """Return what there is of our tables.
+    def read(self, *, resync: bool = True) -> FilterState | None:
+        """Return what there is of our tables; None if it is what was left.
 
         The kernel counts changes of all tables. While the count is what it was after
-        our own last change, what was read then still holds and nothing is listed
-        (P51); a resync lists in any case.
+        our own last change or reading, nothing is listed (P51); a resync lists in any
+        case.
         """
         generation = read_generation()
-        if resync or self._known is None or self._known[0] != generation:
-            self._known = (generation, self._read())
-        return self._known[1]
+        if not resync and self._left == generation:
+            return None
+        self._left = generation
+        return self._read()
 
     def _read(self) -> FilterState:
         parts: dict[Part, str] = {}
@@ -82,9 +83,11 @@ class Nft:
         try:
             self._transact(change)
         except NftError:
-            self._known = None
+            self._left = None
             raise
-        self._remember(before, change)
+        # A transaction that was committed counts one.
+        mine = self._left == before and read_generation() == before + 1
+        self._left = before + 1 if mine else None
 
     def _transact(self, change: FilterChange) -> None:
         if change.has_parts or not can_encode(change.elements, self._sets):
@@ -97,16 +100,8 @@ class Nft:
             return
         try:
             change_elements(change.elements, self._sets)
-        except OSError as e:
-            raise NftError(f"nftables: {e.strerror or e}") from e
-
-    def _remember(self, before: int, change: FilterChange) -> None:
-        """Keep what is known true after our own change, if nobody else made one."""
-        known, self._known = self._known, None
-        after = read_generation()
-        # A transaction that was committed counts one.
-        if known is not None and known[0] == before and after == before + 1:
-            self._known = (after, change.applied_to(known[1]))
+        except (OSError, ValueError) as e:  # refused, or nothing that can be encoded
+            raise NftError(f"nftables: {e}") from e
 
     def list_table(self, family: str) -> list[dict[str, Any]]:
         """Return our table of a family as libnftables' JSON; empty if there is none."""

@@ -54,7 +54,10 @@ def can_encode(change: Diff[Element, str], sets: Sets) -> bool:
 
 
 def change_elements(change: Diff[Element, str], sets: Sets) -> None:
-    """Make a change in one transaction; OSError if the kernel refuses it, whole."""
+    """Make a change in one transaction; OSError if the kernel refuses it, whole.
+
+    ValueError for an element that is none of its set's types.
+    """
     stale = {**change.drop, **change.replaced}
     messages = [*_messages(_DELETE, stale, sets), *_messages(_ADD, change.put, sets)]
     frames = [_frame(_BEGIN, _REQUEST, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM))]
