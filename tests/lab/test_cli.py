@@ -11,8 +11,8 @@ import pytest
 
 from calico.lab import build
 from calico.lab.lab import Lab
-from calico.lab.namespaces import existing
-from calico.lab.paths import lab_paths
+from calico.lab.namespaces import LabFailed, existing
+from calico.lab.paths import LabPaths, lab_paths
 
 _NOBODY = 65534
 
@@ -65,9 +65,37 @@ def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:
     assert "etcd" in sentence(result)
 
 
+@pytest.mark.parametrize("command", ["up", "down", "status", "env"])
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "../x", "a" * 21])
-def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
-    assert "cannot be a lab's name" in sentence(calico("lab", "up", name))
+def test_a_name_that_cannot_be_one_is_refused(
+    tmp_path: Path, command: str, name: str
+) -> None:
+    result = calico(
+        "lab", command, name, environment={"CALICO_LAB_ROOT": str(tmp_path)}
+    )
+
+    assert "cannot be a lab's name" in sentence(result)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "{}/away", "a/../../away"])
+def test_down_deletes_nothing_but_labs(tmp_path: Path, name: str) -> None:
+    files = [tmp_path / place / "kept" for place in ("away", "labs", "labs/a")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    root = {"CALICO_LAB_ROOT": f"{tmp_path}/labs"}
+    result = calico("lab", "down", name.format(tmp_path), environment=root)
+
+    assert all(file.exists() for file in files)
+    assert "cannot be a lab's name" in sentence(result)
+
+
+def test_a_directory_outside_of_the_labs_is_never_razed(tmp_path: Path) -> None:
+    for state in (tmp_path, tmp_path / "labs", tmp_path / "labs/a/b"):
+        state.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(LabFailed, match="no lab's"):
+            build._raze(LabPaths(f"t{os.getpid()}z", state))
+        assert state.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ serves. Whatever fails, and Ctrl-C, takes down all that was made until then.
 
 import fcntl
 import os
-import re
 import shutil
 import signal
 import threading
@@ -20,7 +19,7 @@ from calico.lab import fabric, guest, namespaces, routers
 from calico.lab.hosts import bgp_resources, configure_host
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
-from calico.lab.paths import CONTROL, NAMESPACE_PREFIX, LabPaths, lab_paths
+from calico.lab.paths import CONTROL, NAMESPACE_PREFIX, LabPaths, lab_paths, root
 from calico.lab.processes import Processes, kill_inhabitants
 
 _PROGRAMS = {
@@ -38,8 +37,6 @@ _PROGRAMS = {
     "busybox": "busybox",
     "ping": "iputils-ping",
 }
-# Without '-', so that no lab's namespaces can pass for those of another.
-_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 _CONVERGENCE_TIMEOUT = 60.0
 _POLL = 0.2
 
@@ -77,10 +74,6 @@ def up(plan: Plan, progress: Progress) -> Lab:
     """
     check_machine()
     _ = plan.topology  # Impossible, before anything is made
-    if not _NAME.fullmatch(plan.name):
-        raise LabFailed(
-            f"{plan.name!r} cannot be a lab's name: up to 20 of a-z and 0-9, a-z first"
-        )
     paths = lab_paths(plan.name)
     with locked(paths):
         if paths.state.exists() or _namespaces(plan.name):
@@ -215,7 +208,12 @@ def _record(lab: Lab) -> None:
 
 
 def _raze(paths: LabPaths) -> None:
-    """Kill the lab's processes, delete its namespaces, then its directory."""
+    """Kill the lab's processes, delete its namespaces, then its directory.
+
+    LabFailed for a directory that is no lab's: nothing else is ever deleted.
+    """
+    if paths.state.resolve().parent != root().resolve():
+        raise LabFailed(f"{paths.state} is no lab's: it is not right below {root()}")
     paths.complete.unlink(missing_ok=True)
     Processes(paths.processes).stop_all(grace=0)
     inhabited = _namespaces(paths.name)

@@ -18,7 +18,7 @@ from calico.lab.cloud import Cloud
 from calico.lab.hosts import Agent
 from calico.lab.instances import Instance, Instances, Wish
 from calico.lab.namespaces import LabFailed
-from calico.lab.paths import CONTROL, LabPaths, lab_paths, root
+from calico.lab.paths import CONTROL, LabPaths, is_name, lab_paths, root
 from calico.lab.processes import Processes, start_time
 from calico.lab.store import Store
 from calico.lab.topology import BgpMode, Topology, design
@@ -242,4 +242,5 @@ def names() -> list[str]:
     """Return the names of all labs that are there, even in part, sorted."""
     if not root().exists():
         return []
-    return sorted(d.name for d in root().iterdir() if (d / "lab.json").exists())
+    found = [d.name for d in root().iterdir() if (d / "lab.json").exists()]
+    return sorted(filter(is_name, found))
