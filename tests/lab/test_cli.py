@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.kernel.netns import eventually
 
 from calico.lab import build
 from calico.lab.lab import Lab
@@ -122,6 +123,32 @@ def test_what_a_crash_left_is_taken_down(tmp_path: Path) -> None:
     assert calico("lab", "down", name, environment=root).returncode == 0
     assert existing(f"calico-{name}-") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lab_half_made_goes_with_the_terminal(tmp_path: Path) -> None:
+    name = f"t{os.getpid()}h"
+    root = {"CALICO_LAB_ROOT": str(tmp_path)}
+    ours, theirs = os.openpty()
+    # Unlike a session of Python's own, it has the terminal that it will be without.
+    command = ["setsid", "--ctty", sys.executable, "-m", "calico", "lab", "up", name]
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **root},
+    )
+    try:
+        os.close(theirs)
+        eventually(lambda: existing(f"calico-{name}-tor-1"), 30)
+        os.close(ours)
+        process.wait(60)
+        assert existing(f"calico-{name}-") == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+        calico("lab", "down", name, environment=root)
 
 
 def test_a_lab_that_another_command_works_on_is_left_alone() -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kernel.netns import eventually
@@ -75,6 +76,27 @@ def test_ctrl_c_leaves_nothing(lab: Lab) -> None:
     assert process.returncode == 1
     assert "Aborted" in said
     assert left(lab) == []
+
+
+def test_an_impatient_ctrl_c_leaves_nothing(lab: Lab) -> None:
+    process = subprocess.Popen(
+        command("--lab", lab.name, "--only", "S1"), stderr=subprocess.DEVNULL
+    )
+    try:
+        # Its threads make instances: they must neither go on nor be left in the middle.
+        eventually(lab.instances, 30, "it begins to make instances")
+        eventually(lambda: _ended_by(process, signal.SIGINT), 120)
+    finally:
+        process.kill()
+    assert left(lab) == []
+
+
+def _ended_by(process: "subprocess.Popen[bytes]", number: signal.Signals) -> bool:
+    """Send one more signal to a process that runs still; tell whether it has ended."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(number)
+    return process.poll() is not None
 
 
 def test_no_lab_and_no_such_statement_are_errors_of_use() -> None:

@@ -39,6 +39,7 @@ _PROGRAMS = {
 }
 _CONVERGENCE_TIMEOUT = 60.0
 _POLL = 0.2
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Progress = Callable[[str], None]
 
@@ -83,16 +84,16 @@ def up(plan: Plan, progress: Progress) -> Lab:
             )
         lab = Lab(plan=plan, paths=paths)
         construction = _Construction(lab, progress)
-        try:
-            with terminated_by_exception():
+        with terminated_by_exception():
+            try:
                 _record(lab)
                 construction.build()
                 paths.complete.touch()
-        except BaseException:
-            progress(f"taking lab {plan.name} down again")
-            with undisturbed():
-                construction.abandon()
-            raise
+            except BaseException:
+                with undisturbed():
+                    say(progress, f"taking lab {plan.name} down again")
+                    construction.abandon()
+                raise
         return lab
 
 
@@ -107,8 +108,8 @@ def down(name: str, progress: Progress = _quiet) -> None:
     with locked(paths):
         if not (paths.state.exists() or _namespaces(name)):
             raise LabFailed(f"there is no lab called {name!r}")
-        progress(f"taking lab {name} down")
         with undisturbed():
+            say(progress, f"taking lab {name} down")
             _raze(paths)
 
 
@@ -256,21 +257,37 @@ def locked(paths: LabPaths) -> Iterator[None]:
         os.close(file)
 
 
+def say(progress: Progress, text: str) -> None:
+    """Tell of what cleans up, where somebody listens still; it goes on in any case.
+
+    A terminal that is gone is an OSError, and a pipe without a reader a SystemExit of
+    rich's.
+    """
+    with suppress(OSError, SystemExit):
+        progress(text)
+
+
 @contextmanager
 def terminated_by_exception() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C, in the main thread."""
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, in the main thread.
+
+    The first of them ends it, and those that follow are ignored: they would interrupt
+    what cleans up.
+    """
 
     def interrupt(*_: object) -> None:
+        for number in _INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+    with _handling(interrupt, *_INTERRUPTS):
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Let no signal that can be ignored end this in the middle."""
-    with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    with _handling(signal.SIG_IGN, *_INTERRUPTS):
         yield
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection
 
-from calico.lab.build import undisturbed
+from calico.lab.build import say, undisturbed
 from calico.verify.cloud import Cloud
 from calico.verify.result import Failure, Report, Result, Tally
 from calico.verify.stage import Stage, Tell
@@ -26,8 +26,8 @@ def verify(cloud: Cloud, chosen: Collection[str], tell: Tell) -> Report:
                 if statement.check is not None and statement.id in chosen:
                     results[statement.id] = _run(stage, statement)
         finally:
-            tell("cleaning up")
             with undisturbed():
+                say(tell, "cleaning up")
                 stage.sweep()
     return Report(
         cloud=cloud.name,
