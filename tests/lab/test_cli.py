@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import pytest
 from tests.kernel.netns import eventually
 
 from calico.lab import build
-from calico.lab.lab import Lab
+from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed, existing
 from calico.lab.paths import LabPaths, lab_paths
 
@@ -100,7 +101,13 @@ def test_a_directory_outside_of_the_labs_is_never_razed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--racks", "0"), ("--hosts-per-rack", "65"), ("--racks", "33")]
+    "options",
+    [
+        ("--racks", "0"),
+        ("--hosts-per-rack", "65"),
+        ("--racks", "33"),
+        ("--etcd-members", "0"),
+    ],
 )
 def test_a_size_that_cannot_be_is_refused(options: Sequence[str]) -> None:
     assert " to " in sentence(calico("lab", "up", "sized", *options))
@@ -205,3 +212,60 @@ def test_env_is_for_a_shell_and_reaches_the_api_on_loopback(lab: Lab) -> None:
 
     assert f"export OS_AUTH_URL={variables['OS_AUTH_URL']}" in printed
     assert variables["OS_AUTH_URL"].startswith("http://127.0.0.1:")
+
+
+def test_a_lab_whose_servers_died_is_told_of_in_sentences(lab: Lab) -> None:
+    dead = ["etcd-1", "neutron-api"]
+    try:
+        for name in dead:
+            process = lab.processes.find(name)
+            assert process is not None
+            os.killpg(process.pid, signal.SIGKILL)
+        eventually(lambda: not any(map(lab.processes.running, dead)))
+
+        status = calico("lab", "status", lab.name, "--json")
+        assert status.returncode == 0, status.stderr
+        assert json.loads(status.stdout)["dead"] == dead
+        assert "unknown" in {
+            node["agent"] for node in json.loads(status.stdout)["nodes"]
+        }
+        labs = json.loads(calico("lab", "list", "--json").stdout)
+        states = {entry["name"]: entry["state"] for entry in labs}
+        assert states[lab.name] == "impaired"
+        of_lab = ("--lab", lab.name)
+        asked = calico("lab", "instance", "create", "wish", *of_lab, "--network", "any")
+        assert "the lab's API does not answer" in sentence(asked)
+        verified = calico("verify", *of_lab)
+        assert verified.returncode == 2
+        assert "Traceback" not in verified.stderr
+        assert "cannot begin" in verified.stderr
+    finally:
+        lab.cloud.start()
+
+
+def test_after_a_reboot_a_lab_is_not_called_up(tmp_path: Path) -> None:
+    name = f"t{os.getpid()}r"
+    paths = LabPaths(name, tmp_path / name)
+    made = Lab(plan=Plan(name=name), paths=paths)
+    build._record(made)
+    made.processes.spawn("it", ["true"], log=paths.logs / "it")
+    eventually(lambda: not made.processes.running("it"))
+    paths.complete.touch()
+    root = {"CALICO_LAB_ROOT": str(tmp_path)}
+
+    (entry,) = json.loads(calico("lab", "list", "--json", environment=root).stdout)
+    assert entry["state"] == "dead"
+
+
+def test_what_is_to_be_done_next_is_said_of_the_lab_that_was_made() -> None:
+    for name in ("default", "red"):
+        said = subprocess.run(
+            ["make", "--no-print-directory", "next-steps", f"LAB={name}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        lines = [line for line in said.splitlines() if "calico lab" in line]
+        assert len(lines) == 6
+        assert "@" not in said
+        assert all((" red" in line) == (name == "red") for line in lines)

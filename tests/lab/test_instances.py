@@ -91,6 +91,37 @@ def test_a_name_is_used_once(lab: Lab, pair: Pair) -> None:
         lab.create_instance(pair.one.name, network="any")
 
 
+def test_the_port_of_another_instance_is_refused(lab: Lab, pair: Pair) -> None:
+    with pytest.raises(LabFailed, match=f"in use by the instance '{pair.one.name}'"):
+        lab.create_instance("wish", port_id=pair.one.port_id, host="host-1-2")
+    assert pings(pair.two, pair.one.addresses[0])
+
+
+def test_a_port_goes_with_its_network_and_its_own_groups(lab: Lab, pair: Pair) -> None:
+    api = lab.connection("demo1").network
+    port = api.create_port(network_id=pair.one.network_id)
+    name = f"i{os.getpid()}-4"
+    try:
+        with pytest.raises(LabFailed, match="not on network"):
+            lab.create_instance(name, port_id=port.id, network=pair.two.network_id)
+        with pytest.raises(LabFailed, match="security groups"):
+            lab.create_instance(name, port_id=port.id, security_groups=["default"])
+        lab.create_instance(name, port_id=port.id, network=pair.one.network_id)
+        lab.delete_instance(name)
+    finally:
+        api.delete_port(port)
+
+
+def test_one_name_of_two_networks_is_refused(lab: Lab) -> None:
+    with ExitStack() as cleanup:
+        api = lab.connection("demo1").network
+        for _ in range(2):
+            network = api.create_network(name=f"twice{os.getpid()}")
+            cleanup.callback(api.delete_network, network)
+        with pytest.raises(LabFailed, match="give the network's id"):
+            lab.create_instance("wish", network=f"twice{os.getpid()}")
+
+
 def test_a_guest_says_nothing_to_the_machines_resolver(
     lab: Lab, tmp_path: Path
 ) -> None:

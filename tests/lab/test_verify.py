@@ -9,7 +9,10 @@ from pathlib import Path
 
 from tests.kernel.netns import eventually
 
+from calico.lab import build
 from calico.lab.lab import Lab
+from calico.verify.inside import NamespacePlace
+from calico.verify.probes.echo import Responder
 
 PREFIX = "verify-"
 
@@ -108,3 +111,21 @@ def test_no_lab_and_no_such_statement_are_errors_of_use() -> None:
         assert done.returncode == 2
         assert word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_one_verifier_at_a_time(lab: Lab) -> None:
+    with build.verifying(lab.paths):
+        done = verify("--lab", lab.name)
+    assert done.returncode == 2
+    assert "being verified by another command" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(lab: Lab) -> None:
+    outside = NamespacePlace("internet", lab.netns_of("internet"))
+    with Responder() as responder:
+        responder.serve(outside)
+        done = verify("--lab", lab.name)
+    assert done.returncode == 2
+    assert "port 7047 of internet" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left(lab) == []

@@ -53,14 +53,14 @@ def lab() -> None:
 @click.option("--etcd-members", default=1, show_default=True, help="Size of etcd.")
 def up(name: str, racks: int, hosts_per_rack: int, bgp: str, etcd_members: int) -> None:
     """Make the lab NAME: fabric, hosts with agents, Keystone and Neutron."""
-    plan = Plan(
-        name=name,
-        racks=racks,
-        hosts_per_rack=hosts_per_rack,
-        bgp=BgpMode(bgp),
-        etcd_members=etcd_members,
-    )
     with _failures(), progress() as tell:
+        plan = Plan(
+            name=name,
+            racks=racks,
+            hosts_per_rack=hosts_per_rack,
+            bgp=BgpMode(bgp),
+            etcd_members=etcd_members,
+        )
         build.up(plan, tell)
         tell(f"lab {name} is up")
     option = "" if name == "default" else f" --lab {name}"
@@ -89,7 +89,7 @@ def list_(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     entries = [
         {
             "name": each.name,
-            "state": "up" if each.complete else "incomplete",
+            "state": each.state.value,
             "racks": each.plan.racks,
             "hosts": len(each.hosts()),
             "bgp": each.plan.bgp.value,
@@ -166,7 +166,7 @@ def instance() -> None:
 @click.argument("name")
 @_lab
 @click.option("--network", help="The network, by name or id.")
-@click.option("--port", help="A port to use, instead of a new one on a network.")
+@click.option("--port", help="A port to use, instead of a new one on the network.")
 @click.option("--host", help="Where to run it; the least used host if not given.")
 @click.option(
     "--security-group", "groups", multiple=True, help="Of the new port; repeatable."
@@ -185,8 +185,8 @@ def create(  # noqa: PLR0913 - one for each option
     as_json: bool,
 ) -> None:
     """Make the instance NAME, and wait until it has its addresses."""
-    if (network is None) == (port is None):
-        raise click.UsageError("give --network or --port, one of them")
+    if network is None and port is None:
+        raise click.UsageError("give --network or --port")
     with _failures():
         build.check_root()
         made = Lab.load(lab_name).create_instance(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
@@ -237,15 +238,9 @@ def locked(paths: LabPaths) -> Iterator[None]:
     one that is there: then it is tried again.
     """
     paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"lab {paths.name!r} is being made or taken down by another command"
     while True:
-        file = os.open(paths.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            raise LabFailed(
-                f"lab {paths.name!r} is being made or taken down by another command"
-            ) from None
+        file = _lock(paths.lock, refusal)
         with suppress(FileNotFoundError):
             if os.fstat(file).st_ino == paths.lock.stat().st_ino:
                 break
@@ -255,6 +250,28 @@ def locked(paths: LabPaths) -> Iterator[None]:
     finally:
         paths.lock.unlink(missing_ok=True)
         os.close(file)
+
+
+@contextmanager
+def verifying(paths: LabPaths) -> Iterator[None]:
+    """Hold the right to verify a lab; LabFailed while another command has it."""
+    refusal = f"lab {paths.name!r} is being verified by another command"
+    file = _lock(paths.state / "verify.lock", refusal)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(path: Path, refusal: str) -> int:
+    """Open and lock a file and return its descriptor; LabFailed if it is locked."""
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise LabFailed(refusal) from None
+    return file
 
 
 def say(progress: Progress, text: str) -> None:

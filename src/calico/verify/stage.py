@@ -17,7 +17,7 @@ from calico.verify import layout
 from calico.verify.cloud import Cloud, CloudError, Host, Site
 from calico.verify.layout import NetPlan, SitePlan
 from calico.verify.parallel import parallel
-from calico.verify.probes.echo import Responder
+from calico.verify.probes.echo import PORT, Responder
 
 Tell = Callable[[str], None]
 PROJECTS = ("admin", "demo1", "demo2")
@@ -70,6 +70,7 @@ class Stage:
     def open(self) -> None:
         """Choose addresses and hosts, and make a permissive security group each."""
         topology = self.cloud.topology
+        self._answer_outside(topology.outside)
         self.hosts = layout.choose_hosts(topology.hosts)
         api = self.cloud.api("admin").network
         cidrs = [subnet.cidr for subnet in api.subnets()]
@@ -79,7 +80,12 @@ class Stage:
             self.notes.append(f"{example} is in use: others stand in for the example")
         for project in PROJECTS:
             self.groups[project] = self._group(project)
-        self.responder.serve(self.cloud.place(topology.outside))
+
+    def _answer_outside(self, name: str) -> None:
+        try:
+            self.responder.serve(self.cloud.place(name))
+        except OSError as e:
+            raise CloudError(f"cannot answer on port {PORT} of {name}: {e}") from e
 
     def need(self, keys: Iterable[str]) -> None:
         """Make what is missing of networks and their instances, many at once.
