@@ -14,7 +14,7 @@ from tests.kernel.netns import Netns, eventually, link
 from calico.verify.checks.flat import Ends, Watch, exchange
 from calico.verify.cloud import Address, CloudError
 from calico.verify.inside import NamespacePlace
-from calico.verify.probes.capture import Capture
+from calico.verify.probes.capture import Capture, Frame
 from calico.verify.probes.echo import PORT, Responder, ask_datagram
 from calico.verify.probes.frames import Sender, Target, mark_of, transmit, trespasses
 from calico.verify.probes.nat import translations
@@ -146,9 +146,16 @@ def trespassers(path: Path) -> tuple[set[str], set[str], bool]:
     assert isinstance(ONE[4], IPv4Address)
     assert isinstance(ONE[6], IPv6Address)
     assert isinstance(OTHER[4], IPv4Address)
+    assert isinstance(OTHER[6], IPv6Address)
     sender = Sender(interface="eth0", mac=MAC_A, ipv4=ONE[4], ipv6=ONE[6])
     subnet = IPv4Network("192.0.2.128/25")
-    target = Target(mac=MAC_B, gateway_mac=MAC_RA, ipv4=OTHER[4], subnet4=subnet)
+    target = Target(
+        mac=MAC_B,
+        gateway_mac=MAC_RA,
+        ipv4=OTHER[4],
+        ipv6=OTHER[6],
+        subnet4=subnet,
+    )
     mark = secrets.token_hex(8).encode()
     frames = trespasses(sender, target, mark)
     with Capture(path.b, "eth0") as capture:
@@ -184,12 +191,28 @@ def test_s03_neighbour_tables_tell_a_wire_from_a_router(
     assert MAC_B in (strangers(neighbours(wired.a, "eth0"), MAC_RA) or "")
 
 
-def test_s03_an_empty_neighbour_table_proves_nothing() -> None:
-    assert strangers((), MAC_RA)
-    right = Neighbour(address=OTHER[4], mac=MAC_RA)
-    wrong = Neighbour(address=OTHER[6], mac=MAC_B)
-    assert strangers((right,), MAC_RA) is None
-    assert MAC_B in (strangers((right, wrong), MAC_RA) or "")
+def test_s03_a_neighbour_that_is_missing_proves_nothing() -> None:
+    four, six, wrong = (
+        Neighbour(address=address, mac=mac)
+        for address, mac in ((OTHER[4], MAC_RA), (OTHER[6], MAC_RA), (ONE[6], MAC_B))
+    )
+    assert "IPv6" in (strangers((), MAC_RA) or "")
+    assert "IPv6" in (strangers((four,), MAC_RA, [four.address]) or "")
+    assert str(four.address) in (strangers((six,), MAC_RA, [four.address]) or "")
+    assert strangers((four, six), MAC_RA, [four.address]) is None
+    assert MAC_B in (strangers((four, six, wrong), MAC_RA) or "")
+
+
+def test_s03_a_neighbour_solicitation_is_a_true_one(wired: Path) -> None:
+    """On a wire the peer answers it: a frame that it dropped would prove nothing."""
+    with Capture(wired.a, "eth0") as capture:
+        trespassers(wired)
+        eventually(lambda: any(map(_advertises, capture.frames())), 2, "no answer")
+
+
+def _advertises(frame: Frame) -> bool:
+    """Tell whether a frame is a neighbour advertisement (RFC 4861) that came in."""
+    return not frame.outgoing and frame.protocol() == 58 and frame.octets[54] == 136
 
 
 def test_s03_the_same_daemons_are_neighbours_on_a_wire(wired: Path) -> None:

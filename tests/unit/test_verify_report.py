@@ -91,6 +91,9 @@ def test_s07_instances_stand_in_every_relation_and_placement() -> None:
         for wanted in ({True}, {False}, {True, False}):
             assert (False, frozenset(wanted), where) in found
         assert (True, frozenset({False}), where) in found
+    # Within provider networks too (S11).
+    for where in PLACEMENTS:
+        assert (True, frozenset({True}), where) in found
 
 
 def test_with_one_host_everything_stands_there() -> None:

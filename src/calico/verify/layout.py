@@ -63,6 +63,7 @@ SITES = (
     SitePlan(key="c1", net="C", project="demo1", where=1),
     SitePlan(key="p1", net="P", project="admin", where=0),
     SitePlan(key="p2", net="P", project="demo1", where=1),
+    SitePlan(key="p3", net="P", project="admin", where=0),
     SitePlan(key="q1", net="Q", project="admin", where=0),
     SitePlan(key="q2", net="Q", project="admin", where=2),
 )

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import permutations
 
-from calico.verify.checks.adjacency import check_neighbours
+from calico.verify.checks.adjacency import check_frames, check_neighbours, check_ospf
 from calico.verify.checks.flat import Ends, Watch, exchange
 from calico.verify.checks.hops import trace_all
 from calico.verify.cloud import Address, Site
@@ -25,6 +25,9 @@ def check(stage: Stage, tally: Tally) -> None:
     reach(tally, pairs)
     trace_all(tally, [pair for pair in pairs if pair[0].network == pair[1].network])
     check_neighbours(stage, tally, pairs)
+    own = stage.on("P")
+    check_frames(stage, tally, [(own[0], other) for other in own[1:]])
+    check_ospf(tally, own)
     check_outside(stage, tally, sites)
 
 
