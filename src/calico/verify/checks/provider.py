@@ -51,13 +51,14 @@ def _both_ways(
     site, outer = ends
     outside = stage.cloud.place(stage.cloud.topology.outside)
     own = site.address(outer.version)
+    passes = ((site.host.name,), stage.cloud.topology.routers)
     with Capture(site.place, site.interface) as near, Capture(outside) as far:
-        out = exchange(Ends(site.place, own, outer), Watch(near, far, between))
+        out = exchange(Ends(site.place, own, outer), Watch(near, far, between, passes))
         for name, wrong in out.items():
             tally.case(f"{site.short} to {outer}, {name}", wrong)
         # The outside may speak from another of its addresses: any but a changed one.
         source = outside.inside(partial(_source, own))
-        back = exchange(Ends(outside, source, own), Watch(far, near, between))
+        back = exchange(Ends(outside, source, own), Watch(far, near, between, passes))
         for name, wrong in back.items():
             tally.case(f"outside to {site.short}, IPv{own.version} {name}", wrong)
     path = trace(site.place, (outer, PORT))
