@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
-from calico.verify.checks.leases import judge_lease
-from calico.verify.cloud import Host
+from calico.verify.checks.leases import Promise, judge_lease
+from calico.verify.checks.sameness import _routers
+from calico.verify.cloud import CloudError, Host
 from calico.verify.layout import (
     EXAMPLE,
     NETS,
@@ -115,6 +117,18 @@ def test_s09_the_example_is_used_where_it_is_free() -> None:
     assert {key: ranges.by_key[key][0] for key in EXAMPLE} == EXAMPLE
 
 
+@pytest.mark.parametrize("status", [200, 404, 500, 503])
+def test_s08_no_router_is_what_the_api_says_and_nothing_else(status: int) -> None:
+    reply = requests.Response()
+    reply.status_code, reply._content = status, b'{"routers": []}'
+    api = SimpleNamespace(get=lambda _: reply)
+    if status in {200, 404}:
+        assert _routers(api) == 0
+    else:
+        with pytest.raises(CloudError, match=str(status)):
+            _routers(api)
+
+
 NET = Net(
     plan=NetPlan(key="C", project="demo1", mode6=STATEFUL, mtu=1400),
     id="n",
@@ -147,7 +161,11 @@ LEASE = {
 
 
 def wrong_of(lease: dict[str, dict[str, str]], net: Net = NET) -> set[str]:
-    return {what for what, wrong in judge_lease(net, SITE, lease, DNS) if wrong}
+    return {
+        what
+        for what, wrong in judge_lease(net, SITE, lease, Promise(gateway=1))
+        if wrong
+    }
 
 
 def test_s19_a_lease_that_says_what_neutron_says_is_right() -> None:
@@ -161,8 +179,17 @@ def test_s19_each_option_that_differs_is_found(kind: str, option: str) -> None:
     assert len(wrong_of({**LEASE, kind: {**LEASE[kind], option: "192.0.2.99"}})) == 1
 
 
+def test_s19_p13_a_subnet_that_was_changed_promises_something_else() -> None:
+    dns = ("192.0.2.99", "2001:db8::99")
+    changed = Promise(dns=dns, gateway=254, next_hop=99)
+    wrong = {what for what, why in judge_lease(NET, SITE, LEASE, changed) if why}
+    assert wrong == {"gateway", "DNS", "host route", "DHCPv6 DNS"}
+
+
 def test_s19_without_leases_everything_is_wrong() -> None:
-    assert len(wrong_of({})) == len(list(judge_lease(NET, SITE, {}, DNS)))
+    assert len(wrong_of({})) == len(
+        list(judge_lease(NET, SITE, {}, Promise(gateway=1)))
+    )
 
 
 def test_s19_slaac_wants_the_prefix_and_no_dhcpv6() -> None:

@@ -23,12 +23,16 @@ PLACEMENTS = ("same host", "one rack", "across racks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetPlan:
-    """A network to make. A provider's is the administrator's, shared by all."""
+    """A network to make. A provider's is the administrator's, shared by all.
+
+    `gateway` is the number of its IPv4 gateway in its subnet.
+    """
 
     key: str
     project: str
     mode6: str = SLAAC
     mtu: int | None = None
+    gateway: int = 1
 
     @property
     def provider(self) -> bool:
@@ -48,7 +52,7 @@ class SitePlan:
 
 NETS = (
     NetPlan(key="A", project="demo1"),
-    NetPlan(key="B", project="demo2", mode6=STATELESS),
+    NetPlan(key="B", project="demo2", mode6=STATELESS, gateway=254),
     NetPlan(key="C", project="demo1", mode6=STATEFUL, mtu=1400),
     NetPlan(key="P", project="admin"),
     NetPlan(key="Q", project="admin", mode6=STATEFUL),

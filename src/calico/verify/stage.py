@@ -28,6 +28,8 @@ OPTIONS = (
 )
 ROUTED = "203.0.113.0/24"  # of a host route
 DNS = ("192.0.2.53", "2001:db8::53")
+NEXT_HOP = 9  # the host route's, as the number of an address in the subnet
+_FIRST, _LAST = 2, -57  # what a subnet allocates, so that others can be its gateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +126,14 @@ class Stage:
             details["mtu"] = plan.mtu
         network = api.create_network(**details)
         cidr4, cidr6 = self.ranges.by_key[plan.key]
-        route = {"destination": ROUTED, "nexthop": str(cidr4[9])}
+        route = {"destination": ROUTED, "nexthop": str(cidr4[NEXT_HOP])}
+        pool = {"start": str(cidr4[_FIRST]), "end": str(cidr4[_LAST])}
         four = api.create_subnet(
             network_id=network.id,
             ip_version=4,
             cidr=str(cidr4),
+            gateway_ip=str(cidr4[plan.gateway]),
+            allocation_pools=[pool],
             dns_nameservers=[DNS[0]],
             host_routes=[route],
         )
