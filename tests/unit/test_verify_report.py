@@ -16,6 +16,7 @@ from calico.verify.checks.sameness import _routers
 from calico.verify.cloud import CloudError, Host
 from calico.verify.layout import (
     EXAMPLE,
+    MANY,
     NETS,
     PLACEMENTS,
     SITES,
@@ -23,11 +24,12 @@ from calico.verify.layout import (
     NetPlan,
     choose_hosts,
     choose_ranges,
+    many_key,
     placement,
 )
 from calico.verify.report import as_json, as_rows
 from calico.verify.result import Report, Result, Tally, Verdict
-from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net
+from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net, _batches
 from calico.verify.statements import IDS, STATEMENTS
 
 HOSTS = [Host(name=f"host-{r}-{n}", rack=f"rack {r}") for r in (1, 2) for n in (1, 2)]
@@ -109,6 +111,14 @@ def test_ranges_overlap_nothing_and_each_other_not() -> None:
     four = [IPv4Network(cidr) for cidr in existing[:2]]
     four += [pair[0] for pair in ranges.by_key.values()]
     assert not any(a.overlaps(b) for a, b in permutations(four, 2))
+
+
+def test_s15_hundreds_of_networks_are_made_in_a_few_requests() -> None:
+    many = [NetPlan(key=many_key(n), project="demo1") for n in range(MANY)]
+    batches = _batches([*NETS, *many])
+    assert MANY >= 200
+    assert sorted(len(batch) for batch in batches) == [1] * len(NETS) + [50] * 4
+    assert all(len({plan.project for plan in batch}) == 1 for batch in batches)
 
 
 def test_s09_the_example_is_used_where_it_is_free() -> None:

@@ -13,7 +13,7 @@ from random import Random
 from calico.verify.cloud import Host, Site
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
-MANY = 24  # networks of S15
+MANY = 200  # networks of S15
 EXTRA = ("X", "Y", "Z")  # what S21 makes
 # SEMANTICS' own example (S9).
 EXAMPLE = {"A": IPv4Network("10.65.0.0/24"), "P": IPv4Network("172.18.0.0/16")}
@@ -126,3 +126,8 @@ def choose_ranges(existing: Iterable[str], draw: Random) -> Ranges:
 def many_key(number: int) -> str:
     """Return the key of one of the many networks of S15, counted from 0."""
     return f"M{number + 1}"
+
+
+def is_many(key: str) -> bool:
+    """Tell whether a network is one of the many of S15."""
+    return key[:1] == "M"
