@@ -214,6 +214,30 @@ def test_env_is_for_a_shell_and_reaches_the_api_on_loopback(lab: Lab) -> None:
     assert variables["OS_AUTH_URL"].startswith("http://127.0.0.1:")
 
 
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(lab: Lab) -> None:
+    nowhere = "http://192.0.2.1:9"
+    proxied = {"http_proxy": nowhere, "https_proxy": nowhere, "NO_PROXY": "example.org"}
+    of_lab = ("--lab", lab.name)
+    asked = calico(
+        *("lab", "instance", "create", "wish", *of_lab, "--network", "nowhere"),
+        environment=proxied,
+    )
+    assert "no network 'nowhere'" in sentence(asked)
+
+    printed = calico("lab", "env", lab.name, "--json", environment=proxied).stdout
+    for name in ("no_proxy", "NO_PROXY"):
+        direct = json.loads(printed)[name].split(",")
+        assert {"example.org", "127.0.0.1", "localhost"} <= set(direct)
+
+
+def test_the_programs_of_root_are_found_without_its_path(lab: Lab) -> None:
+    command = ("exec", "tor-1", "--lab", lab.name, "--", "sysctl", "-n")
+    result = calico(
+        *("lab", *command, "net.ipv4.ip_forward"), environment={"PATH": "/usr/bin:/bin"}
+    )
+    assert (result.returncode, result.stdout) == (0, "1\n")
+
+
 def test_a_lab_whose_servers_died_is_told_of_in_sentences(lab: Lab) -> None:
     dead = ["etcd-1", "neutron-api"]
     try:

@@ -15,7 +15,7 @@ from calico.cli.output import (
     progress,
     shell_exports,
 )
-from calico.lab import build
+from calico.lab import build, environment
 from calico.lab import lab as labs
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
@@ -37,6 +37,7 @@ def _failures() -> AbstractContextManager[None]:
 @click.group()
 def lab() -> None:
     """A multi-rack cloud network on this machine."""
+    environment.prepare()
 
 
 @lab.command()
@@ -150,9 +151,10 @@ def exec_(place: str, command: tuple[str, ...], lab_name: str) -> NoReturn:
 def env(name: str, project: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Print what the `openstack` command needs: `eval $(calico lab env)`."""
     with _failures():
-        variables = Lab.load(name).environment(project)
+        variables = dict(Lab.load(name).environment(project))
+    variables |= {name: os.environ[name] for name in environment.PROXIES}
     if as_json:
-        print_json(dict(variables))
+        print_json(variables)
     else:
         click.echo(shell_exports(variables))
 

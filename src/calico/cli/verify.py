@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from calico.cli.output import print_json, print_table, progress
-from calico.lab import build
+from calico.lab import build, environment
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
 from calico.verify.cloud import CloudError
@@ -40,6 +40,7 @@ def verify(*, name: str, only: str | None, to_json: bool, output: Path | None) -
     afterwards. The exit code is 1 where a statement fails.
     """
     chosen = _chosen(only)
+    environment.prepare()
     try:
         build.check_root()
         lab = Lab.load(name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from calico.lab import fabric, guest, namespaces, routers
+from calico.lab import environment, fabric, guest, namespaces, routers
 from calico.lab.hosts import bgp_resources, configure_host
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
@@ -53,8 +53,8 @@ def programs() -> frozenset[str]:
 def check_machine() -> None:
     """Raise LabFailed, in a sentence, where this machine cannot carry a lab."""
     check_root()
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    missing = [name for name in _PROGRAMS if not shutil.which(name, path=path)]
+    environment.prepare()
+    missing = [name for name in _PROGRAMS if not shutil.which(name)]
     if missing:
         packages = " ".join(sorted({_PROGRAMS[name] for name in missing}))
         raise LabFailed(
