@@ -10,8 +10,10 @@ PYTHON ?= /usr/bin/python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 LAB ?= default
+# How commands name a lab that is not the one they mean anyway.
+NAMED := $(if $(filter default,$(LAB)),, $(LAB))
 
-.PHONY: setup packages lab lab-check test check lock clean
+.PHONY: setup packages lab next-steps lab-check test check lock clean
 
 setup: packages .venv/.installed
 
@@ -35,7 +37,10 @@ $(UV): packaging/uv.txt | packages
 lab: setup
 	@$(BIN)/calico lab up $(LAB)
 	@$(BIN)/calico verify --lab $(LAB)
-	@cat docs/next-steps.txt
+	@$(MAKE) --no-print-directory next-steps
+
+next-steps:
+	@sed 's/@NAME@/$(NAMED)/; s/@LAB@/$(if $(NAMED), --lab$(NAMED))/' docs/next-steps.txt
 
 lab-check: setup
 	@CALICO=$(BIN)/calico packaging/lab-check

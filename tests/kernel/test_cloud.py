@@ -127,6 +127,10 @@ def test_a_second_api_runs_beside_with_other_settings(cloud: Cloud) -> None:
         answer = admin.session.get(f"{url}/v2.0/networks").json()
         assert len(answer["networks"]) == 1
         assert len(list(admin.network.networks())) >= 2
+        assert cloud.processes.running("neutron-second-workers")
+        assert not cloud.processes.running("neutron-workers")
+    assert cloud.processes.find("neutron-second-workers") is None
+    assert cloud.processes.running("neutron-workers")
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=5)
 

@@ -1,12 +1,18 @@
 """Every probe of the verifier is shown a broken network, and has to see it."""
 
+import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from typing import Self
 
 import pytest
 from tests.kernel.netns import Netns, eventually, link
@@ -14,7 +20,7 @@ from tests.kernel.netns import Netns, eventually, link
 from calico.verify.checks.flat import Ends, Watch, exchange
 from calico.verify.cloud import Address, CloudError
 from calico.verify.inside import NamespacePlace
-from calico.verify.probes.capture import Capture
+from calico.verify.probes.capture import Capture, Frame
 from calico.verify.probes.echo import PORT, Responder, ask_datagram
 from calico.verify.probes.frames import Sender, Target, mark_of, transmit, trespasses
 from calico.verify.probes.nat import translations
@@ -146,9 +152,16 @@ def trespassers(path: Path) -> tuple[set[str], set[str], bool]:
     assert isinstance(ONE[4], IPv4Address)
     assert isinstance(ONE[6], IPv6Address)
     assert isinstance(OTHER[4], IPv4Address)
+    assert isinstance(OTHER[6], IPv6Address)
     sender = Sender(interface="eth0", mac=MAC_A, ipv4=ONE[4], ipv6=ONE[6])
     subnet = IPv4Network("192.0.2.128/25")
-    target = Target(mac=MAC_B, gateway_mac=MAC_RA, ipv4=OTHER[4], subnet4=subnet)
+    target = Target(
+        mac=MAC_B,
+        gateway_mac=MAC_RA,
+        ipv4=OTHER[4],
+        ipv6=OTHER[6],
+        subnet4=subnet,
+    )
     mark = secrets.token_hex(8).encode()
     frames = trespasses(sender, target, mark)
     with Capture(path.b, "eth0") as capture:
@@ -184,12 +197,28 @@ def test_s03_neighbour_tables_tell_a_wire_from_a_router(
     assert MAC_B in (strangers(neighbours(wired.a, "eth0"), MAC_RA) or "")
 
 
-def test_s03_an_empty_neighbour_table_proves_nothing() -> None:
-    assert strangers((), MAC_RA)
-    right = Neighbour(address=OTHER[4], mac=MAC_RA)
-    wrong = Neighbour(address=OTHER[6], mac=MAC_B)
-    assert strangers((right,), MAC_RA) is None
-    assert MAC_B in (strangers((right, wrong), MAC_RA) or "")
+def test_s03_a_neighbour_that_is_missing_proves_nothing() -> None:
+    four, six, wrong = (
+        Neighbour(address=address, mac=mac)
+        for address, mac in ((OTHER[4], MAC_RA), (OTHER[6], MAC_RA), (ONE[6], MAC_B))
+    )
+    assert "IPv6" in (strangers((), MAC_RA) or "")
+    assert "IPv6" in (strangers((four,), MAC_RA, [four.address]) or "")
+    assert str(four.address) in (strangers((six,), MAC_RA, [four.address]) or "")
+    assert strangers((four, six), MAC_RA, [four.address]) is None
+    assert MAC_B in (strangers((four, six, wrong), MAC_RA) or "")
+
+
+def test_s03_a_neighbour_solicitation_is_a_true_one(wired: Path) -> None:
+    """On a wire the peer answers it: a frame that it dropped would prove nothing."""
+    with Capture(wired.a, "eth0") as capture:
+        trespassers(wired)
+        eventually(lambda: any(map(_advertises, capture.frames())), 2, "no answer")
+
+
+def _advertises(frame: Frame) -> bool:
+    """Tell whether a frame is a neighbour advertisement (RFC 4861) that came in."""
+    return not frame.outgoing and frame.protocol() == 58 and frame.octets[54] == 136
 
 
 def test_s03_the_same_daemons_are_neighbours_on_a_wire(wired: Path) -> None:
@@ -231,8 +260,27 @@ def test_s09_translation_is_seen_in_packets_and_tables(
     assert any(str(ONE[version]) in line for line in found)
 
 
-def test_s09_a_tunnel_is_seen_on_the_way() -> None:
-    """The ends see their own addresses; only the wire between shows the tunnel."""
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Two guests on two hosts, between which a tunnel can be dug."""
+
+    a: Netns
+    b: Netns
+    left: Netns
+    right: Netns
+
+    def dig(self, device: Callable[[Netns, str, str], None]) -> None:
+        """Lead what goes from host to host through a device, `tunnel` on both."""
+        for router, number in ((self.left, 1), (self.right, 2)):
+            device(router, f"10.0.0.{number}", f"10.0.0.{3 - number}")
+            router.ip("address", "add", f"10.0.1.{number}/30", "dev", "tunnel")
+            router.ip("link", "set", "tunnel", "up")
+        self.left.ip("route", "add", "192.0.2.128/25", "via", "10.0.1.2")
+        self.right.ip("route", "add", "192.0.2.0/25", "via", "10.0.1.1")
+
+
+@pytest.fixture
+def overlay() -> Iterator[Overlay]:
     with ExitStack() as stack:
         a, b, left, right = (stack.enter_context(Netns(n)) for n in "ablr")
         echo = stack.enter_context(Responder())
@@ -240,27 +288,110 @@ def test_s09_a_tunnel_is_seen_on_the_way() -> None:
         link(b, "eth0", right, "to-b")
         link(left, "core", right, "core")
         for router, number in ((left, 1), (right, 2)):
-            other = 3 - number
             router.sysctl("net.ipv4.ip_forward", 1)
             router.ip("address", "add", f"10.0.0.{number}/30", "dev", "core")
-            ends = ["local", f"10.0.0.{number}", "remote", f"10.0.0.{other}"]
-            kind = ["type", "vxlan", "id", "7", "dstport", "4789"]
-            router.ip("link", "add", "tunnel", *kind, *ends)
-            router.ip("address", "add", f"10.0.1.{number}/30", "dev", "tunnel")
-            router.ip("link", "set", "tunnel", "up")
         left.ip("address", "add", "192.0.2.1/25", "dev", "to-a")
         right.ip("address", "add", "192.0.2.129/25", "dev", "to-b")
-        left.ip("route", "add", "192.0.2.128/25", "via", "10.0.1.2")
-        right.ip("route", "add", "192.0.2.0/25", "via", "10.0.1.1")
         give(a, address=ONE[4], prefix=25, gateway="192.0.2.1")
         give(b, address=OTHER[4], prefix=25, gateway="192.0.2.129")
         echo.serve(place(b))
-        here, there, core = (
-            stack.enter_context(Capture(place(n))) for n in (a, b, left)
+        yield Overlay(a, b, left, right)
+
+
+def followed(overlay: Overlay, passes: Sequence[Sequence[str]]) -> list[str | None]:
+    """Return what an exchange finds; `wire` is what a router between would see."""
+    with ExitStack() as stack:
+        here, there, left, right = (
+            stack.enter_context(Capture(place(node)))
+            for node in (overlay.a, overlay.b, overlay.left, overlay.right)
         )
-        ends_of = Ends(place(a), ONE[4], OTHER[4])
-        wrong = exchange(ends_of, Watch(here, there, {"core": core}))
-        assert all("core: 10.0.0.1 > 10.0.0.2" in (w or "") for w in wrong.values())
+        wire = stack.enter_context(Capture(place(overlay.left), "core"))
+        between = {"left": left, "right": right, "wire": wire}
+        ends = Ends(place(overlay.a), ONE[4], OTHER[4])
+        return [*exchange(ends, Watch(here, there, between, passes)).values()]
+
+
+def vxlan(router: Netns, local: str, remote: str) -> None:
+    kind = ["type", "vxlan", "id", "7", "dstport", "4789"]
+    router.ip("link", "add", "tunnel", *kind, "local", local, "remote", remote)
+
+
+def test_s09_a_tunnel_is_seen_on_the_way(overlay: Overlay) -> None:
+    """The ends see their own addresses; only the wire between shows the tunnel."""
+    overlay.dig(vxlan)
+    assert all("10.0.0.1 > 10.0.0.2" in (w or "") for w in followed(overlay, ()))
+
+
+def test_s09_a_tunnel_that_hides_what_it_carries_is_found(overlay: Overlay) -> None:
+    with Cipher() as cipher:
+        overlay.dig(cipher.device)
+        assert followed(overlay, ()) == [None] * 3, "nothing that is seen is wrong"
+        assert followed(overlay, [["left"], ["right"]]) == [None] * 3
+        hidden = followed(overlay, [["left"], ["right"], ["wire"]])
+    assert all("wire: a tunnel hides it" in (wrong or "") for wrong in hidden)
+
+
+def test_s09_without_a_tunnel_the_wire_shows_every_packet(overlay: Overlay) -> None:
+    overlay.left.ip("route", "add", "192.0.2.128/25", "via", "10.0.0.2")
+    overlay.right.ip("route", "add", "192.0.2.0/25", "via", "10.0.0.1")
+    assert followed(overlay, [["left"], ["right"], ["wire"]]) == [None] * 3
+
+
+class Cipher:
+    """A tunnel that changes every octet of what it carries, as encryption does."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[int, socket.socket, tuple[str, int]]] = []
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._carry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.close()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._stopped.close()
+        for tap, wire, _ in self._ends:
+            os.close(tap)
+            wire.close()
+
+    def device(self, router: Netns, local: str, remote: str) -> None:
+        """Make one end; with the second it begins to carry."""
+        tap, wire = place(router).inside(lambda: (_open_tap("tunnel"), _bound(local)))
+        self._ends.append((tap, wire, (remote, _CIPHER_PORT)))
+        if len(self._ends) == 2:
+            self._thread.start()
+
+    def _carry(self) -> None:
+        while True:
+            sources = [source for end in self._ends for source in end[:2]]
+            ready, *_ = select.select([self._stopped, *sources], [], [])
+            if self._stopped in ready:
+                return
+            for tap, wire, remote in self._ends:
+                if tap in ready:
+                    wire.sendto(os.read(tap, 65535).translate(_CIPHER), remote)
+                if wire in ready:
+                    os.write(tap, wire.recv(65535).translate(_CIPHER))
+
+
+_CIPHER = bytes(octet ^ 0xA5 for octet in range(256))
+_CIPHER_PORT = 4790
+
+
+def _bound(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, _CIPHER_PORT))
+    return sock
+
+
+def _open_tap(name: str) -> int:
+    """Make a TAP device (linux/if_tun.h: TUNSETIFF, IFF_TAP | IFF_NO_PI)."""
+    file = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
+    return file
 
 
 def test_a_table_that_cannot_be_read_is_not_an_empty_one() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.kernel.netns import eventually
 
 from calico.lab.processes import Process, Processes, start_time
+from calico.lab.supervisor import PAUSE, pid_of, supervised
 
 
 @pytest.fixture
@@ -85,6 +86,37 @@ def test_stop_waits_for_what_outlives_its_leader(processes: Processes) -> None:
     eventually(lambda: len(members(started.pid)) > 1)
     processes.stop("it")
     assert members(started.pid) == []
+
+
+def test_what_is_supervised_may_take_its_time_to_end(processes: Processes) -> None:
+    file, log = (processes.directory.parent / name for name in ("pid", "log"))
+    script = (
+        "trap 'sleep 0.3; echo bye; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    )
+    processes.spawn("it", supervised(["sh", "-c", script], file), log=log)
+    eventually(lambda: "ready" in log.read_text())
+    processes.stop("it")
+    assert log.read_text().split()[-1] == "bye"
+
+
+def test_what_is_supervised_does_not_come_back_in_a_pause(processes: Processes) -> None:
+    file, log = (processes.directory.parent / name for name in ("pid", "log"))
+    command = supervised(["sh", "-c", "echo here"], file)
+    leader = processes.spawn("it", command, log=log)
+    eventually(lambda: "here" in log.read_text())
+    processes.stop("it")
+    assert members(leader.pid) == []
+
+
+def test_what_is_supervised_and_killed_comes_back(processes: Processes) -> None:
+    file, log = (processes.directory.parent / name for name in ("pid", "log"))
+    leader = processes.spawn("it", supervised(["sleep", "100"], file), log=log)
+    first = eventually(lambda: pid_of(leader.pid, file))
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: pid_of(leader.pid, file) not in {None, first}, PAUSE + 2)
+    processes.stop("it")
+    assert members(leader.pid) == []
+    assert pid_of(leader.pid, file) is None
 
 
 def members(group: int) -> list[str]:

@@ -103,11 +103,11 @@ def test_p40_killing_an_agent_loses_no_packet_and_it_resumes(
 ) -> None:
     agent = lab.agent(HOST)
     with pinging(pair, version):
+        before = agent.pid
         agent.kill()
-        assert not agent.running
         wire = _bound_port(lab, pair.network, HOST)
         _plug(lab, HOST, wire)
-        agent.start()
+        eventually(lambda: agent.pid not in {None, before}, timeout=3)
         served = wire.fixed_ips[0]["ip_address"]
         eventually(lambda: served in routes(lab, HOST), timeout=30)
     _unplug(lab, HOST, wire)
@@ -162,6 +162,7 @@ def test_a_host_whose_agent_was_down_converges_at_its_start(
     _plug(lab, HOST, going)
     eventually(lambda: gone in routes(lab, HOST), timeout=30)
     agent.stop()
+    assert not agent.running
     try:
         admin.delete_port(going.id)
         coming = _bound_port(lab, pair.network, HOST)

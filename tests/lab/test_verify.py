@@ -4,11 +4,15 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kernel.netns import eventually
 
+from calico.lab import build
 from calico.lab.lab import Lab
+from calico.verify.inside import NamespacePlace
+from calico.verify.probes.echo import Responder
 
 PREFIX = "verify-"
 
@@ -77,6 +81,27 @@ def test_ctrl_c_leaves_nothing(lab: Lab) -> None:
     assert left(lab) == []
 
 
+def test_an_impatient_ctrl_c_leaves_nothing(lab: Lab) -> None:
+    process = subprocess.Popen(
+        command("--lab", lab.name, "--only", "S1"), stderr=subprocess.DEVNULL
+    )
+    try:
+        # Its threads make instances: they must neither go on nor be left in the middle.
+        eventually(lab.instances, 30, "it begins to make instances")
+        eventually(lambda: _ended_by(process, signal.SIGINT), 120)
+    finally:
+        process.kill()
+    assert left(lab) == []
+
+
+def _ended_by(process: "subprocess.Popen[bytes]", number: signal.Signals) -> bool:
+    """Send one more signal to a process that runs still; tell whether it has ended."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(number)
+    return process.poll() is not None
+
+
 def test_no_lab_and_no_such_statement_are_errors_of_use() -> None:
     for argv, word in (
         (["--lab", "nosuch"], "no lab called 'nosuch'"),
@@ -86,3 +111,21 @@ def test_no_lab_and_no_such_statement_are_errors_of_use() -> None:
         assert done.returncode == 2
         assert word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_one_verifier_at_a_time(lab: Lab) -> None:
+    with build.verifying(lab.paths):
+        done = verify("--lab", lab.name)
+    assert done.returncode == 2
+    assert "being verified by another command" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(lab: Lab) -> None:
+    outside = NamespacePlace("internet", lab.netns_of("internet"))
+    with Responder() as responder:
+        responder.serve(outside)
+        done = verify("--lab", lab.name)
+    assert done.returncode == 2
+    assert "port 7047 of internet" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left(lab) == []

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
-from calico.verify.checks.leases import judge_lease
-from calico.verify.cloud import Host
+from calico.verify.checks.leases import Promise, judge_lease
+from calico.verify.checks.sameness import _routers
+from calico.verify.cloud import CloudError, Host
 from calico.verify.layout import (
     EXAMPLE,
+    MANY,
     NETS,
     PLACEMENTS,
     SITES,
@@ -21,11 +24,12 @@ from calico.verify.layout import (
     NetPlan,
     choose_hosts,
     choose_ranges,
+    many_key,
     placement,
 )
 from calico.verify.report import as_json, as_rows
 from calico.verify.result import Report, Result, Tally, Verdict
-from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net
+from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net, _batches
 from calico.verify.statements import IDS, STATEMENTS
 
 HOSTS = [Host(name=f"host-{r}-{n}", rack=f"rack {r}") for r in (1, 2) for n in (1, 2)]
@@ -91,6 +95,9 @@ def test_s07_instances_stand_in_every_relation_and_placement() -> None:
         for wanted in ({True}, {False}, {True, False}):
             assert (False, frozenset(wanted), where) in found
         assert (True, frozenset({False}), where) in found
+    # Within provider networks too (S11).
+    for where in PLACEMENTS:
+        assert (True, frozenset({True}), where) in found
 
 
 def test_with_one_host_everything_stands_there() -> None:
@@ -106,10 +113,30 @@ def test_ranges_overlap_nothing_and_each_other_not() -> None:
     assert not any(a.overlaps(b) for a, b in permutations(four, 2))
 
 
+def test_s15_hundreds_of_networks_are_made_in_a_few_requests() -> None:
+    many = [NetPlan(key=many_key(n), project="demo1") for n in range(MANY)]
+    batches = _batches([*NETS, *many])
+    assert MANY >= 200
+    assert sorted(len(batch) for batch in batches) == [1] * len(NETS) + [50] * 4
+    assert all(len({plan.project for plan in batch}) == 1 for batch in batches)
+
+
 def test_s09_the_example_is_used_where_it_is_free() -> None:
     ranges = choose_ranges([], SystemRandom())
     assert ranges.taken == ()
     assert {key: ranges.by_key[key][0] for key in EXAMPLE} == EXAMPLE
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, 503])
+def test_s08_no_router_is_what_the_api_says_and_nothing_else(status: int) -> None:
+    reply = requests.Response()
+    reply.status_code, reply._content = status, b'{"routers": []}'
+    api = SimpleNamespace(get=lambda _: reply)
+    if status in {200, 404}:
+        assert _routers(api) == 0
+    else:
+        with pytest.raises(CloudError, match=str(status)):
+            _routers(api)
 
 
 NET = Net(
@@ -144,7 +171,11 @@ LEASE = {
 
 
 def wrong_of(lease: dict[str, dict[str, str]], net: Net = NET) -> set[str]:
-    return {what for what, wrong in judge_lease(net, SITE, lease, DNS) if wrong}
+    return {
+        what
+        for what, wrong in judge_lease(net, SITE, lease, Promise(gateway=1))
+        if wrong
+    }
 
 
 def test_s19_a_lease_that_says_what_neutron_says_is_right() -> None:
@@ -158,8 +189,17 @@ def test_s19_each_option_that_differs_is_found(kind: str, option: str) -> None:
     assert len(wrong_of({**LEASE, kind: {**LEASE[kind], option: "192.0.2.99"}})) == 1
 
 
+def test_s19_p13_a_subnet_that_was_changed_promises_something_else() -> None:
+    dns = ("192.0.2.99", "2001:db8::99")
+    changed = Promise(dns=dns, gateway=254, next_hop=99)
+    wrong = {what for what, why in judge_lease(NET, SITE, LEASE, changed) if why}
+    assert wrong == {"gateway", "DNS", "host route", "DHCPv6 DNS"}
+
+
 def test_s19_without_leases_everything_is_wrong() -> None:
-    assert len(wrong_of({})) == len(list(judge_lease(NET, SITE, {}, DNS)))
+    assert len(wrong_of({})) == len(
+        list(judge_lease(NET, SITE, {}, Promise(gateway=1)))
+    )
 
 
 def test_s19_slaac_wants_the_prefix_and_no_dhcpv6() -> None:

@@ -15,7 +15,7 @@ from calico.cli.output import (
     progress,
     shell_exports,
 )
-from calico.lab import build
+from calico.lab import build, environment
 from calico.lab import lab as labs
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
@@ -37,6 +37,7 @@ def _failures() -> AbstractContextManager[None]:
 @click.group()
 def lab() -> None:
     """A multi-rack cloud network on this machine."""
+    environment.prepare()
 
 
 @lab.command()
@@ -53,14 +54,14 @@ def lab() -> None:
 @click.option("--etcd-members", default=1, show_default=True, help="Size of etcd.")
 def up(name: str, racks: int, hosts_per_rack: int, bgp: str, etcd_members: int) -> None:
     """Make the lab NAME: fabric, hosts with agents, Keystone and Neutron."""
-    plan = Plan(
-        name=name,
-        racks=racks,
-        hosts_per_rack=hosts_per_rack,
-        bgp=BgpMode(bgp),
-        etcd_members=etcd_members,
-    )
     with _failures(), progress() as tell:
+        plan = Plan(
+            name=name,
+            racks=racks,
+            hosts_per_rack=hosts_per_rack,
+            bgp=BgpMode(bgp),
+            etcd_members=etcd_members,
+        )
         build.up(plan, tell)
         tell(f"lab {name} is up")
     option = "" if name == "default" else f" --lab {name}"
@@ -89,7 +90,7 @@ def list_(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     entries = [
         {
             "name": each.name,
-            "state": "up" if each.complete else "incomplete",
+            "state": each.state.value,
             "racks": each.plan.racks,
             "hosts": len(each.hosts()),
             "bgp": each.plan.bgp.value,
@@ -150,9 +151,10 @@ def exec_(place: str, command: tuple[str, ...], lab_name: str) -> NoReturn:
 def env(name: str, project: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Print what the `openstack` command needs: `eval $(calico lab env)`."""
     with _failures():
-        variables = Lab.load(name).environment(project)
+        variables = dict(Lab.load(name).environment(project))
+    variables |= {name: os.environ[name] for name in environment.PROXIES}
     if as_json:
-        print_json(dict(variables))
+        print_json(variables)
     else:
         click.echo(shell_exports(variables))
 
@@ -166,7 +168,7 @@ def instance() -> None:
 @click.argument("name")
 @_lab
 @click.option("--network", help="The network, by name or id.")
-@click.option("--port", help="A port to use, instead of a new one on a network.")
+@click.option("--port", help="A port to use, instead of a new one on the network.")
 @click.option("--host", help="Where to run it; the least used host if not given.")
 @click.option(
     "--security-group", "groups", multiple=True, help="Of the new port; repeatable."
@@ -185,8 +187,8 @@ def create(  # noqa: PLR0913 - one for each option
     as_json: bool,
 ) -> None:
     """Make the instance NAME, and wait until it has its addresses."""
-    if (network is None) == (port is None):
-        raise click.UsageError("give --network or --port, one of them")
+    if network is None and port is None:
+        raise click.UsageError("give --network or --port")
     with _failures():
         build.check_root()
         made = Lab.load(lab_name).create_instance(

@@ -1,16 +1,19 @@
 """`calico verify`: prove the connectivity contract with real packets."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
 from calico.cli.output import print_json, print_table, progress
-from calico.lab import build
+from calico.lab import build, environment
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
+from calico.verify.cloud import CloudError
 from calico.verify.lab_cloud import LabCloud
 from calico.verify.report import COLUMNS, as_json, as_rows
+from calico.verify.result import Report
 from calico.verify.run import verify as run_verify
 from calico.verify.statements import IDS
 
@@ -37,6 +40,7 @@ def verify(*, name: str, only: str | None, to_json: bool, output: Path | None) -
     afterwards. The exit code is 1 where a statement fails.
     """
     chosen = _chosen(only)
+    environment.prepare()
     try:
         build.check_root()
         lab = Lab.load(name)
@@ -44,8 +48,10 @@ def verify(*, name: str, only: str | None, to_json: bool, output: Path | None) -
         raise _CannotBegin(str(e)) from e
     if not lab.complete:
         raise _CannotBegin(f"lab {name} is incomplete; `calico lab down {name}` first")
-    with progress() as tell, build.terminated_by_exception():
-        report = run_verify(LabCloud(lab), chosen, tell)
+    try:
+        report = _run(lab, chosen)
+    except (CloudError, LabFailed) as e:
+        raise _CannotBegin(str(e)) from e
     body = as_json(report)
     if output is not None:
         output.write_text(json.dumps(body, indent=2) + "\n")
@@ -58,6 +64,15 @@ def verify(*, name: str, only: str | None, to_json: bool, output: Path | None) -
         click.echo(f"{report.cloud}, {report.seconds:.0f} s")
     if not report.holds:
         raise SystemExit(1)
+
+
+def _run(lab: Lab, chosen: Collection[str]) -> Report:
+    with (
+        build.verifying(lab.paths),
+        progress() as tell,
+        build.terminated_by_exception(),
+    ):
+        return run_verify(LabCloud(lab), chosen, tell)
 
 
 def _chosen(only: str | None) -> tuple[str, ...]:

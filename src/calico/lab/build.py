@@ -6,21 +6,21 @@ serves. Whatever fails, and Ctrl-C, takes down all that was made until then.
 
 import fcntl
 import os
-import re
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
-from calico.lab import fabric, guest, namespaces, routers
+from calico.lab import environment, fabric, guest, namespaces, routers
 from calico.lab.hosts import bgp_resources, configure_host
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
-from calico.lab.paths import CONTROL, NAMESPACE_PREFIX, LabPaths, lab_paths
+from calico.lab.paths import CONTROL, NAMESPACE_PREFIX, LabPaths, lab_paths, root
 from calico.lab.processes import Processes, kill_inhabitants
 
 _PROGRAMS = {
@@ -38,10 +38,9 @@ _PROGRAMS = {
     "busybox": "busybox",
     "ping": "iputils-ping",
 }
-# Without '-', so that no lab's namespaces can pass for those of another.
-_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 _CONVERGENCE_TIMEOUT = 60.0
 _POLL = 0.2
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Progress = Callable[[str], None]
 
@@ -54,8 +53,8 @@ def programs() -> frozenset[str]:
 def check_machine() -> None:
     """Raise LabFailed, in a sentence, where this machine cannot carry a lab."""
     check_root()
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    missing = [name for name in _PROGRAMS if not shutil.which(name, path=path)]
+    environment.prepare()
+    missing = [name for name in _PROGRAMS if not shutil.which(name)]
     if missing:
         packages = " ".join(sorted({_PROGRAMS[name] for name in missing}))
         raise LabFailed(
@@ -77,10 +76,6 @@ def up(plan: Plan, progress: Progress) -> Lab:
     """
     check_machine()
     _ = plan.topology  # Impossible, before anything is made
-    if not _NAME.fullmatch(plan.name):
-        raise LabFailed(
-            f"{plan.name!r} cannot be a lab's name: up to 20 of a-z and 0-9, a-z first"
-        )
     paths = lab_paths(plan.name)
     with locked(paths):
         if paths.state.exists() or _namespaces(plan.name):
@@ -90,16 +85,16 @@ def up(plan: Plan, progress: Progress) -> Lab:
             )
         lab = Lab(plan=plan, paths=paths)
         construction = _Construction(lab, progress)
-        try:
-            with terminated_by_exception():
+        with terminated_by_exception():
+            try:
                 _record(lab)
                 construction.build()
                 paths.complete.touch()
-        except BaseException:
-            progress(f"taking lab {plan.name} down again")
-            with undisturbed():
-                construction.abandon()
-            raise
+            except BaseException:
+                with undisturbed():
+                    say(progress, f"taking lab {plan.name} down again")
+                    construction.abandon()
+                raise
         return lab
 
 
@@ -114,8 +109,8 @@ def down(name: str, progress: Progress = _quiet) -> None:
     with locked(paths):
         if not (paths.state.exists() or _namespaces(name)):
             raise LabFailed(f"there is no lab called {name!r}")
-        progress(f"taking lab {name} down")
         with undisturbed():
+            say(progress, f"taking lab {name} down")
             _raze(paths)
 
 
@@ -221,7 +216,12 @@ def _record(lab: Lab) -> None:
 
 
 def _raze(paths: LabPaths) -> None:
-    """Kill the lab's processes, delete its namespaces, then its directory."""
+    """Kill the lab's processes, delete its namespaces, then its directory.
+
+    LabFailed for a directory that is no lab's: nothing else is ever deleted.
+    """
+    if paths.state.resolve().parent != root().resolve():
+        raise LabFailed(f"{paths.state} is no lab's: it is not right below {root()}")
     paths.complete.unlink(missing_ok=True)
     Processes(paths.processes).stop_all(grace=0)
     inhabited = _namespaces(paths.name)
@@ -244,15 +244,9 @@ def locked(paths: LabPaths) -> Iterator[None]:
     one that is there: then it is tried again.
     """
     paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"lab {paths.name!r} is being made or taken down by another command"
     while True:
-        file = os.open(paths.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            raise LabFailed(
-                f"lab {paths.name!r} is being made or taken down by another command"
-            ) from None
+        file = _lock(paths.lock, refusal)
         with suppress(FileNotFoundError):
             if os.fstat(file).st_ino == paths.lock.stat().st_ino:
                 break
@@ -265,20 +259,58 @@ def locked(paths: LabPaths) -> Iterator[None]:
 
 
 @contextmanager
+def verifying(paths: LabPaths) -> Iterator[None]:
+    """Hold the right to verify a lab; LabFailed while another command has it."""
+    refusal = f"lab {paths.name!r} is being verified by another command"
+    file = _lock(paths.state / "verify.lock", refusal)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(path: Path, refusal: str) -> int:
+    """Open and lock a file and return its descriptor; LabFailed if it is locked."""
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise LabFailed(refusal) from None
+    return file
+
+
+def say(progress: Progress, text: str) -> None:
+    """Tell of what cleans up, where somebody listens still; it goes on in any case.
+
+    A terminal that is gone is an OSError, and a pipe without a reader a SystemExit of
+    rich's.
+    """
+    with suppress(OSError, SystemExit):
+        progress(text)
+
+
+@contextmanager
 def terminated_by_exception() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C, in the main thread."""
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, in the main thread.
+
+    The first of them ends it, and those that follow are ignored: they would interrupt
+    what cleans up.
+    """
 
     def interrupt(*_: object) -> None:
+        for number in _INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+    with _handling(interrupt, *_INTERRUPTS):
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Let no signal that can be ignored end this in the middle."""
-    with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    with _handling(signal.SIG_IGN, *_INTERRUPTS):
         yield
 
 

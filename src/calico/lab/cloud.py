@@ -98,7 +98,8 @@ class Cloud:
     def second_neutron(self, overrides: str) -> Iterator[str]:
         """Run one more API on the same database, with other settings; give its URL.
 
-        `overrides` is a settings file's text. Background workers stay with the first.
+        `overrides` is a settings file's text. Meanwhile the background workers are of
+        those settings too, and the first's stand still: what works is the second's.
         """
         directory = self.paths.control / neutron.SECOND
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,13 +110,17 @@ class Cloud:
                 directory=directory,
                 port=port,
                 api=neutron.SECOND,
+                workers=neutron.SECOND_WORKERS,
+                api_workers=1,
                 overrides=overrides,
             )
-            second.start_api()
+            self._neutron().stop_workers()
+            second.start()
             self._await_api(second)
             yield second.url
         finally:
-            self._servers.stop(neutron.SECOND, _SECOND_RELAY)
+            self._servers.stop(neutron.SECOND, neutron.SECOND_WORKERS, _SECOND_RELAY)
+            self._neutron().start_workers()
 
     @property
     def etcd(self) -> EtcdCluster:

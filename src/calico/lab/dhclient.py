@@ -16,6 +16,8 @@ STATE = Path("/run/calico-dhclient")  # a directory for each network namespace
 
 # As cloud images do it: addresses from the MAC, as Neutron computes them for SLAAC.
 # The address probes of noarp's absence are worth five seconds for each instance.
+# The hook for resolv.conf writes that file, private here, if it finds no resolvconf(8),
+# which would tell the machine's own resolver of the guest's DNS servers.
 _SETTINGS = """\
 duid ll
 slaac hwaddr
@@ -28,6 +30,7 @@ option classless_static_routes, interface_mtu, ntp_servers
 option tftp_server_name, bootfile_name
 option dhcp6_name_servers, dhcp6_domain_search, dhcp6_bootfile_url
 option dhcp6_sntp_servers
+env resolvconf=/nonexistent
 nohook hostname, ntp-common.conf, chrony.conf, timesyncd.conf, openntpd.conf
 """
 

@@ -2,18 +2,24 @@
 
 A host runs what a production host runs, `calico agent` with a settings file, in its
 namespace. The agent starts BIRD and dnsmasq, and they outlive it as they would there.
+It is started again when it ends, as systemd would.
 """
 
 import json
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from calico.lab.namespaces import LabFailed
 from calico.lab.paths import LabPaths
-from calico.lab.processes import Process, Processes
+from calico.lab.processes import Processes
+from calico.lab.supervisor import pid_of, supervised
 from calico.lab.topology import CLOUD_AS, UPLINK, BgpMode, Node, Topology
 from calico.model import keys, records
 from calico.model.bgp_codec import (
@@ -22,6 +28,9 @@ from calico.model.bgp_codec import (
     encode_node,
 )
 from calico.model.ids import Address, HostName
+
+_PATIENCE = 5.0  # seconds for an agent's process to be there
+_POLL = 0.005
 
 _SETTINGS = """\
 host = {host}
@@ -66,33 +75,48 @@ class Agent:
         return self.paths.logs / f"{self.name}.log"
 
     @property
-    def running(self) -> bool:
-        """Tell whether it lives."""
-        return self.processes.running(self.name)
+    def pid(self) -> int | None:
+        """Return the id of the process that serves at present; None without one."""
+        supervisor = self.processes.find(self.name)
+        if supervisor is None or not supervisor.running:
+            return None
+        return pid_of(supervisor.pid, self._pid_file)
 
     @property
-    def process(self) -> Process | None:
-        """Return its process, dead or alive; None if it was never started."""
-        return self.processes.find(self.name)
+    def running(self) -> bool:
+        """Tell whether it lives."""
+        return self.pid is not None
 
     def start(self) -> None:
-        """Start it unless it runs."""
-        if not self.running:
+        """Start it unless it was; return when it is there, or LabFailed."""
+        if not self.processes.running(self.name):
+            agent = [*_CALICO, "agent", "--config", str(self.settings)]
             self.processes.spawn(
                 self.name,
-                [*_CALICO, "agent", "--config", str(self.settings)],
+                supervised(agent, self._pid_file),
                 netns=self.paths.netns(self.host),
                 log=self.log,
             )
+        deadline = time.monotonic() + _PATIENCE
+        while not self.running:
+            if time.monotonic() > deadline:
+                raise LabFailed(f"the agent of {self.host} ends; its log is {self.log}")
+            time.sleep(_POLL)
 
     def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
+        """Ask it to end, and wait until it has; it stays away until it is started."""
         self.processes.stop(self.name)
 
     def kill(self) -> None:
-        """Take it, and it alone, away without a word (SIGKILL); wait until gone."""
-        self.processes.signal(self.name, signal.SIGKILL)
-        self.processes.stop(self.name)
+        """Take it, and it alone, away without a word (SIGKILL); another comes soon."""
+        pid = self.pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.paths.node(self.host) / "agent.pid"
 
 
 _CALICO = (sys.executable, "-m", "calico")

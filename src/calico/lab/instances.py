@@ -9,8 +9,8 @@ and the rest is the agent's.
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ Connect = Callable[[str], Any]  # project -> openstack.connection.Connection
 class Wish:
     """An instance as asked for: on a network, or on a port that exists.
 
+    With both, the port has to be on the network. Security groups are a new port's.
     `host` None leaves the choice to the scheduler.
     """
 
@@ -96,26 +97,33 @@ class Instances:
         """Make an instance and wait until it has its addresses.
 
         Raises LabFailed, with nothing left behind, where a thing it names does not
-        exist or its port does not become active.
+        exist, its port is in use or does not become active, or the API is away.
         """
         self._check(wish)
         host = wish.host or self._schedule()
-        port = self._port(wish)
-        instance = self._describe(wish, host, port)
-        try:
-            tap_options = self._bind(instance)
-            self._save(instance)
-            self._plug(instance, tap_options)
-            self._await_active(instance)
-            guest.configure(self.paths, instance.name, INTERFACE, instance.addresses)
-        except BaseException:
-            self._destroy(instance)
-            raise
+        with _asking():
+            instance = self._describe(wish, host, self._port(wish))
+            try:
+                self._boot(instance)
+            except BaseException:
+                self._destroy(instance)
+                raise
         return instance
 
     def delete(self, name: str) -> None:
-        """Take an instance away; its port too, if it was made with the instance."""
-        self._destroy(self.find(name))
+        """Take an instance away; its port too, if it was made with the instance.
+
+        LabFailed if there is none, or if the API could not be told.
+        """
+        with _asking():
+            self._destroy(self.find(name))
+
+    def _boot(self, instance: Instance) -> None:
+        tap_options = self._bind(instance)
+        self._save(instance)
+        self._plug(instance, tap_options)
+        self._await_active(instance)
+        guest.configure(self.paths, instance.name, INTERFACE, instance.addresses)
 
     def _check(self, wish: Wish) -> None:
         if not wish.name.replace("-", "").isalnum():
@@ -126,8 +134,10 @@ class Instances:
             raise LabFailed(
                 f"there is no host {wish.host!r}; there are {', '.join(self.hosts)}"
             )
-        if (wish.network is None) == (wish.port is None):
-            raise LabFailed("an instance needs a network or a port, and one of them")
+        if wish.network is None and wish.port is None:
+            raise LabFailed("an instance needs a network or a port")
+        if wish.port is not None and wish.security_groups is not None:
+            raise LabFailed("security groups are for a new port: this one has its own")
 
     def _schedule(self) -> str:
         """Return the host with the fewest instances, the first of several such."""
@@ -138,14 +148,30 @@ class Instances:
         """Return the port to use: the one named, or a new one of the project."""
         api = self.connect(wish.project).network
         if wish.port is not None:
-            return _found(api.find_port, "port", wish.port)
+            port = _found(api.find_port, "port", wish.port)
+            self._check_port(wish, port)
+            return port
         network = _found(api.find_network, "network", wish.network)
         details: dict[str, Any] = {"network_id": network.id, "name": wish.name}
         if wish.security_groups is not None:
             details["security_group_ids"] = [
                 _group_id(api, group) for group in wish.security_groups
             ]
-        return _asked(lambda: api.create_port(**details))
+        return api.create_port(**details)
+
+    def _check_port(self, wish: Wish, port: Any) -> None:
+        """Refuse the port of another instance, which would be cut off."""
+        for instance in self.list():
+            if instance.port_id == port.id:
+                raise LabFailed(
+                    f"port {wish.port!r} is in use by the instance {instance.name!r}"
+                )
+        if wish.network is None:
+            return
+        api = self.connect(wish.project).network
+        network = _found(api.find_network, "network", wish.network)
+        if port.network_id != network.id:
+            raise LabFailed(f"port {wish.port!r} is not on network {wish.network!r}")
 
     def _describe(self, wish: Wish, host: str, port: Any) -> Instance:
         return Instance(
@@ -169,13 +195,11 @@ class Instances:
         """
         api = self.connect("admin").network
         device = str(uuid5(NAMESPACE_DNS, f"{instance.port_id}.{instance.name}"))
-        port = _asked(
-            lambda: api.update_port(
-                instance.port_id,
-                device_id=device,
-                device_owner=DEVICE_OWNER,
-                binding_host_id=instance.host,
-            )
+        port = api.update_port(
+            instance.port_id,
+            device_id=device,
+            device_owner=DEVICE_OWNER,
+            binding_host_id=instance.host,
         )
         if port.binding_vif_type != "tap":
             raise LabFailed(
@@ -249,20 +273,31 @@ def _group_id(api: Any, group: str) -> str:
 
 
 def _found(find: Callable[..., Any], kind: str, name: str | None) -> Any:
-    """Return what is called so, by name or id; LabFailed if there is none."""
-    from openstack.exceptions import NotFoundException  # noqa: PLC0415 - loads slowly
+    """Return what is called so, by name or id; LabFailed if there is not just one."""
+    from openstack.exceptions import (  # noqa: PLC0415 - loads slowly
+        DuplicateResource,
+        NotFoundException,
+    )
 
     try:
         return find(name, ignore_missing=False)
     except NotFoundException:
         raise LabFailed(f"there is no {kind} {name!r}") from None
+    except DuplicateResource:
+        raise LabFailed(
+            f"there are several of the name {name!r}: give the {kind}'s id"
+        ) from None
 
 
-def _asked(ask: Callable[[], Any]) -> Any:
-    """Return what the API answers; LabFailed with its reason where it refuses."""
-    from openstack.exceptions import SDKException  # noqa: PLC0415 - loads slowly
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Turn what the API's client raises into LabFailed, with the reason."""
+    from keystoneauth1.exceptions import ClientException  # noqa: PLC0415 - loads slowly
+    from openstack.exceptions import SDKException  # noqa: PLC0415 - likewise
 
     try:
-        return ask()
+        yield
     except SDKException as e:
         raise LabFailed(f"Neutron refuses: {e}") from e
+    except ClientException as e:
+        raise LabFailed(f"the lab's API does not answer: {e}") from e

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -18,22 +20,39 @@ from calico.lab.cloud import Cloud
 from calico.lab.hosts import Agent
 from calico.lab.instances import Instance, Instances, Wish
 from calico.lab.namespaces import LabFailed
-from calico.lab.paths import CONTROL, LabPaths, lab_paths, root
+from calico.lab.paths import CONTROL, LabPaths, is_name, lab_paths, root
 from calico.lab.processes import Processes, start_time
 from calico.lab.store import Store
-from calico.lab.topology import BgpMode, Topology, design
+from calico.lab.topology import BgpMode, Impossible, Topology, design
 from calico.model.keys import Keys
+
+MAX_ETCD_MEMBERS = 9
+
+
+class State(StrEnum):
+    """How a lab does as a whole: whether it was finished, and what of it runs."""
+
+    UP = "up"
+    IMPAIRED = "impaired"
+    DEAD = "dead"
+    INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a lab was asked to be."""
+    """What a lab was asked to be; Impossible where etcd could not be."""
 
     name: str
     racks: int = 2
     hosts_per_rack: int = 2
     bgp: BgpMode = BgpMode.TOR
     etcd_members: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.etcd_members <= MAX_ETCD_MEMBERS:
+            raise Impossible(
+                f"etcd has 1 to {MAX_ETCD_MEMBERS} members, not {self.etcd_members}"
+            )
 
     @property
     def topology(self) -> Topology:
@@ -78,6 +97,16 @@ class Lab:
     def name(self) -> str:
         """Return the lab's name."""
         return self.plan.name
+
+    @property
+    def state(self) -> State:
+        """Return how it does: a lab whose machine was started anew is dead."""
+        if not self.complete:
+            return State.INCOMPLETE
+        runs = {process.running for process in self.processes.recorded()}
+        if True not in runs:
+            return State.DEAD
+        return State.IMPAIRED if False in runs else State.UP
 
     @cached_property
     def topology(self) -> Topology:
@@ -191,8 +220,13 @@ class Lab:
         os.kill(pid, signal.SIGKILL)
 
     def status(self) -> tuple[NodeStatus, ...]:
-        """Return how every node does, routers first."""
-        alive = self.reporting_hosts()
+        """Return how every node does, routers first.
+
+        Of agents it is not known whether they report while etcd does not answer.
+        """
+        alive = None
+        with suppress(LabFailed):
+            alive = self.reporting_hosts()
         return tuple(
             self._node_status(node.name, alive) for node in self.topology.nodes
         )
@@ -214,13 +248,12 @@ class Lab:
         states = [row[-1] for row in rows if row[1] == "BGP"]
         return states.count("Established"), len(states)
 
-    def _node_status(self, name: str, alive: frozenset[str]) -> NodeStatus:
+    def _node_status(self, name: str, alive: frozenset[str] | None) -> NodeStatus:
         node = self.topology.node(name)
         up, count = self.sessions(name)
         agent = None
         if name in self.hosts():
-            runs = self.agent(name).running
-            agent = "alive" if runs and name in alive else "silent" if runs else "down"
+            agent = self._agent_status(name, alive)
         own = [end for end, _ in self.topology.adjacent(node)]
         addresses = [node.loopback4, node.loopback6] if node.loopback4 else []
         addresses += [] if addresses else [own[0].address4.ip, own[0].address6.ip]
@@ -233,6 +266,13 @@ class Lab:
             addresses=tuple(map(str, addresses)),
         )
 
+    def _agent_status(self, host: str, alive: frozenset[str] | None) -> str:
+        if not self.agent(host).running:
+            return "down"
+        if alive is None:
+            return "unknown"
+        return "alive" if host in alive else "silent"
+
     @cached_property
     def _instances(self) -> Instances:
         return Instances(self.paths, self.hosts(), self.connection)
@@ -242,4 +282,5 @@ def names() -> list[str]:
     """Return the names of all labs that are there, even in part, sorted."""
     if not root().exists():
         return []
-    return sorted(d.name for d in root().iterdir() if (d / "lab.json").exists())
+    found = [d.name for d in root().iterdir() if (d / "lab.json").exists()]
+    return sorted(filter(is_name, found))

@@ -18,6 +18,7 @@ from calico.lab.uwsgi import Application
 API = "neutron-api"
 SECOND = "neutron-second"
 WORKERS = "neutron-workers"
+SECOND_WORKERS = "neutron-second-workers"
 _QUOTAS = (
     "network",
     "subnet",
@@ -43,6 +44,8 @@ class Neutron:
     keystone_url: str
     etcd: tuple[str, ...]
     api: str = API  # the name of the API's process
+    workers: str = WORKERS  # and of the background workers'
+    api_workers: int = 2
     overrides: str = ""  # a settings file's text that wins over the lab's settings
 
     @property
@@ -52,18 +55,24 @@ class Neutron:
 
     def start(self) -> None:
         """Start the API and the background workers; the database serves already."""
-        self.start_api()
-        program = f"{sys.prefix}/bin/neutron-periodic-workers"
-        self.servers.start(WORKERS, [program, "--config-file", str(self._file)])
-
-    def start_api(self) -> None:
-        """Start the API alone."""
         self.configure()
         self.application.start()
+        self.start_workers()
+
+    def start_workers(self) -> None:
+        """Start the background workers alone, with the settings that there are."""
+        command = [f"{sys.prefix}/bin/neutron-periodic-workers"]
+        for file in (self._file, self._overrides_file):
+            command += ["--config-file", str(file)]
+        self.servers.start(self.workers, command)
 
     def stop(self) -> None:
         """Stop all of it."""
-        self.servers.stop(self.api, WORKERS)
+        self.servers.stop(self.api, self.workers)
+
+    def stop_workers(self) -> None:
+        """Stop the background workers alone."""
+        self.servers.stop(self.workers)
 
     def configure(self) -> None:
         """Write the settings."""
@@ -85,7 +94,7 @@ class Neutron:
             name=self.api,
             module="neutron.wsgi.api:application",
             port=self.port,
-            workers=2,
+            workers=self.api_workers,
             threads=4,
             environment={
                 "OS_NEUTRON_CONFIG_DIR": str(self.directory),

@@ -1,11 +1,16 @@
 """Where a lab keeps its things on disk, and what its namespaces are called."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from calico.lab.namespaces import LabFailed
+
 NAMESPACE_PREFIX = "calico-"
 CONTROL = "control"
+# Without '-', so that no lab's namespaces can pass for those of another.
+_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 
 
 def root() -> Path:
@@ -71,6 +76,18 @@ class LabPaths:
         return self.netns(f"vm-{instance}")
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a lab can be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def lab_paths(name: str) -> LabPaths:
-    """Return the paths of the lab called `name`."""
+    """Return the paths of the lab called `name`; LabFailed if none can be.
+
+    Whatever takes a name comes by here, since what it leads to is written and deleted.
+    """
+    if not is_name(name):
+        raise LabFailed(
+            f"{name!r} cannot be a lab's name: up to 20 of a-z and 0-9, a-z first"
+        )
     return LabPaths(name, root() / name)

@@ -102,12 +102,6 @@ class Processes:
         files = sorted(self.directory.glob("*.json")) if self.directory.exists() else []
         return [_read(file) for file in files]
 
-    def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to the process called `name` alone; nothing if it is gone."""
-        process = self.find(name)
-        if process and process.running:
-            _kill(os.kill, process.pid, number)
-
     def stop(self, *names: str, grace: float = 5.0) -> None:
         """End the processes called so, with their groups, and forget them."""
         self._end([p for p in map(self.find, names) if p], grace)
@@ -155,13 +149,25 @@ class Processes:
 
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """Return the id of a process's parent; None if the process is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return what proc(5) says of a process, from its state on; None for a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name, in parentheses, may hold anything: count the fields behind it.
-    state, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields
 
 
 def _living_groups() -> set[int]:

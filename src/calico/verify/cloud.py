@@ -138,6 +138,7 @@ class Control(Protocol):
     def second_api(self, settings: str) -> "AbstractContextManager[Ask]":
         """Run one more Neutron API beside the first, with other settings.
 
+        Its background workers are the only ones meanwhile.
         In: a settings file's text that wins over the cloud's. Out: a function (verb,
         path, body) that asks it as the administrator; CloudError where it refuses.
         """

@@ -13,7 +13,7 @@ from random import Random
 from calico.verify.cloud import Host, Site
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
-MANY = 24  # networks of S15
+MANY = 200  # networks of S15
 EXTRA = ("X", "Y", "Z")  # what S21 makes
 # SEMANTICS' own example (S9).
 EXAMPLE = {"A": IPv4Network("10.65.0.0/24"), "P": IPv4Network("172.18.0.0/16")}
@@ -23,12 +23,16 @@ PLACEMENTS = ("same host", "one rack", "across racks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetPlan:
-    """A network to make. A provider's is the administrator's, shared by all."""
+    """A network to make. A provider's is the administrator's, shared by all.
+
+    `gateway` is the number of its IPv4 gateway in its subnet.
+    """
 
     key: str
     project: str
     mode6: str = SLAAC
     mtu: int | None = None
+    gateway: int = 1
 
     @property
     def provider(self) -> bool:
@@ -48,7 +52,7 @@ class SitePlan:
 
 NETS = (
     NetPlan(key="A", project="demo1"),
-    NetPlan(key="B", project="demo2", mode6=STATELESS),
+    NetPlan(key="B", project="demo2", mode6=STATELESS, gateway=254),
     NetPlan(key="C", project="demo1", mode6=STATEFUL, mtu=1400),
     NetPlan(key="P", project="admin"),
     NetPlan(key="Q", project="admin", mode6=STATEFUL),
@@ -63,6 +67,7 @@ SITES = (
     SitePlan(key="c1", net="C", project="demo1", where=1),
     SitePlan(key="p1", net="P", project="admin", where=0),
     SitePlan(key="p2", net="P", project="demo1", where=1),
+    SitePlan(key="p3", net="P", project="admin", where=0),
     SitePlan(key="q1", net="Q", project="admin", where=0),
     SitePlan(key="q2", net="Q", project="admin", where=2),
 )
@@ -121,3 +126,8 @@ def choose_ranges(existing: Iterable[str], draw: Random) -> Ranges:
 def many_key(number: int) -> str:
     """Return the key of one of the many networks of S15, counted from 0."""
     return f"M{number + 1}"
+
+
+def is_many(key: str) -> bool:
+    """Tell whether a network is one of the many of S15."""
+    return key[:1] == "M"

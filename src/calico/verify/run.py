@@ -3,8 +3,8 @@
 import time
 from collections.abc import Collection
 
-from calico.lab.build import undisturbed
-from calico.verify.cloud import Cloud
+from calico.lab.build import say, undisturbed
+from calico.verify.cloud import Cloud, CloudError
 from calico.verify.result import Failure, Report, Result, Tally
 from calico.verify.stage import Stage, Tell
 from calico.verify.statements import STATEMENTS, Statement
@@ -14,20 +14,21 @@ def verify(cloud: Cloud, chosen: Collection[str], tell: Tell) -> Report:
     """Check the chosen statements (ids) and return what was found.
 
     Everything that was set up is gone afterwards, after Ctrl-C too. Errors in a check
-    or in its set-up are failures of the statement, not exceptions.
+    or in its set-up are failures of the statement, not exceptions. CloudError where
+    nothing could begin.
     """
     start = time.monotonic()
     results: dict[str, Result] = {}
     with Stage(cloud, tell) as stage:
         try:
             tell("setting up")
-            stage.open()
+            _open(stage)
             for statement in sorted(STATEMENTS, key=lambda s: s.last):
                 if statement.check is not None and statement.id in chosen:
                     results[statement.id] = _run(stage, statement)
         finally:
-            tell("cleaning up")
             with undisturbed():
+                say(tell, "cleaning up")
                 stage.sweep()
     return Report(
         cloud=cloud.name,
@@ -35,6 +36,13 @@ def verify(cloud: Cloud, chosen: Collection[str], tell: Tell) -> Report:
         results=tuple(results.get(s.id, _not_checked(s)) for s in STATEMENTS),
         notes=tuple(dict.fromkeys(stage.notes)),
     )
+
+
+def _open(stage: Stage) -> None:
+    try:
+        stage.open()
+    except Exception as e:
+        raise CloudError(f"the verifier cannot begin: {e}") from e
 
 
 def _run(stage: Stage, statement: Statement) -> Result:

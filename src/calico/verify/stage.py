@@ -6,7 +6,7 @@ that nothing depends on remembering what was made.
 
 import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -17,7 +17,7 @@ from calico.verify import layout
 from calico.verify.cloud import Cloud, CloudError, Host, Site
 from calico.verify.layout import NetPlan, SitePlan
 from calico.verify.parallel import parallel
-from calico.verify.probes.echo import Responder
+from calico.verify.probes.echo import PORT, Responder
 
 Tell = Callable[[str], None]
 PROJECTS = ("admin", "demo1", "demo2")
@@ -28,6 +28,9 @@ OPTIONS = (
 )
 ROUTED = "203.0.113.0/24"  # of a host route
 DNS = ("192.0.2.53", "2001:db8::53")
+NEXT_HOP = 9  # the host route's, as the number of an address in the subnet
+_BATCH = 50  # networks that are made by one request
+_FIRST, _LAST = 2, -57  # what a subnet allocates, so that others can be its gateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Stage:
     def open(self) -> None:
         """Choose addresses and hosts, and make a permissive security group each."""
         topology = self.cloud.topology
+        self._answer_outside(topology.outside)
         self.hosts = layout.choose_hosts(topology.hosts)
         api = self.cloud.api("admin").network
         cidrs = [subnet.cidr for subnet in api.subnets()]
@@ -79,7 +83,12 @@ class Stage:
             self.notes.append(f"{example} is in use: others stand in for the example")
         for project in PROJECTS:
             self.groups[project] = self._group(project)
-        self.responder.serve(self.cloud.place(topology.outside))
+
+    def _answer_outside(self, name: str) -> None:
+        try:
+            self.responder.serve(self.cloud.place(name))
+        except OSError as e:
+            raise CloudError(f"cannot answer on port {PORT} of {name}: {e}") from e
 
     def need(self, keys: Iterable[str]) -> None:
         """Make what is missing of networks and their instances, many at once.
@@ -99,52 +108,85 @@ class Stage:
             ]
         if plans:
             self.tell(f"making {len(plans)} networks and {len(sites)} instances")
-            made = parallel([partial(self.make_net, plan) for plan in plans], 4)
+            batches = [partial(self.make_nets, batch) for batch in _batches(plans)]
+            made = [net for nets in parallel(batches, 4) for net in nets]
             parallel([partial(self.make_site, plan) for plan in sites], 6)
             # Only once everything is there: a check that needs it is tried again.
             self.nets |= {net.plan.key: net for net in made}
 
-    def make_net(self, plan: NetPlan) -> Net:
-        """Make a network with a subnet of each IP version."""
-        api = self.cloud.api(plan.project).network
+    def make_nets(self, plans: Sequence[NetPlan]) -> list[Net]:
+        """Make networks of one project, each with a subnet of each IP version.
+
+        In bulk: two requests for all, since for hundreds one each would take minutes.
+        """
+        project = plans[0].project
+        networks = self._post(project, "networks", [*map(self._network, plans)])
+        wanted = [
+            subnet
+            for plan, network in zip(plans, networks, strict=True)
+            for subnet in self._subnets(plan, network["id"])
+        ]
+        subnets = {
+            (subnet["network_id"], subnet["ip_version"]): subnet["id"]
+            for subnet in self._post(project, "subnets", wanted)
+        }
+        made = []
+        for plan, network in zip(plans, networks, strict=True):
+            cidr4, cidr6 = self.ranges.by_key[plan.key]
+            net = Net(
+                plan=plan,
+                id=network["id"],
+                cidr4=cidr4,
+                cidr6=cidr6,
+                subnet4=subnets[network["id"], 4],
+                subnet6=subnets[network["id"], 6],
+                mtu=network["mtu"],
+            )
+            self._nets_by_id[net.id] = net
+            made.append(net)
+        return made
+
+    def _network(self, plan: NetPlan) -> dict[str, Any]:
         details: dict[str, Any] = {"name": f"{self.prefix}-{plan.key}"}
         if plan.provider:
             details |= {
-                "provider_network_type": "flat",
-                "provider_physical_network": f"{self.prefix}-{plan.key}",
-                "is_shared": True,
+                "provider:network_type": "flat",
+                "provider:physical_network": details["name"],
+                "shared": True,
             }
-        if plan.mtu:
-            details["mtu"] = plan.mtu
-        network = api.create_network(**details)
+        return details | ({"mtu": plan.mtu} if plan.mtu else {})
+
+    def _subnets(self, plan: NetPlan, network: str) -> tuple[dict[str, Any], ...]:
         cidr4, cidr6 = self.ranges.by_key[plan.key]
-        route = {"destination": ROUTED, "nexthop": str(cidr4[9])}
-        four = api.create_subnet(
-            network_id=network.id,
-            ip_version=4,
-            cidr=str(cidr4),
-            dns_nameservers=[DNS[0]],
-            host_routes=[route],
-        )
-        six = api.create_subnet(
-            network_id=network.id,
-            ip_version=6,
-            cidr=str(cidr6),
-            ipv6_ra_mode=plan.mode6,
-            ipv6_address_mode=plan.mode6,
-            dns_nameservers=[DNS[1]],
-        )
-        net = Net(
-            plan=plan,
-            id=network.id,
-            cidr4=cidr4,
-            cidr6=cidr6,
-            subnet4=four.id,
-            subnet6=six.id,
-            mtu=network.mtu,
-        )
-        self._nets_by_id[net.id] = net
-        return net
+        four = {
+            "network_id": network,
+            "ip_version": 4,
+            "cidr": str(cidr4),
+            "gateway_ip": str(cidr4[plan.gateway]),
+            "allocation_pools": [
+                {"start": str(cidr4[_FIRST]), "end": str(cidr4[_LAST])}
+            ],
+            "dns_nameservers": [DNS[0]],
+            "host_routes": [{"destination": ROUTED, "nexthop": str(cidr4[NEXT_HOP])}],
+        }
+        six = {
+            "network_id": network,
+            "ip_version": 6,
+            "cidr": str(cidr6),
+            "ipv6_ra_mode": plan.mode6,
+            "ipv6_address_mode": plan.mode6,
+            "dns_nameservers": [DNS[1]],
+        }
+        return four, six
+
+    def _post(
+        self, project: str, kind: str, bodies: Sequence[object]
+    ) -> list[dict[str, Any]]:
+        reply = self.cloud.api(project).network.post(f"/{kind}", json={kind: bodies})
+        if reply.status_code >= 400:
+            raise CloudError(f"cannot make {len(bodies)} {kind}: {reply.text[:300]}")
+        made: list[dict[str, Any]] = reply.json()[kind]
+        return made
 
     def make_site(self, plan: SitePlan) -> Site:
         """Make a port and an instance on it, with a responder in the instance."""
@@ -234,3 +276,15 @@ class Stage:
                 security_group_id=group.id, direction="ingress", ether_type=version
             )
         return str(group.id)
+
+
+def _batches(plans: Iterable[NetPlan]) -> list[list[NetPlan]]:
+    """Return the networks of one project and kind together, up to _BATCH of them."""
+    many: list[NetPlan] = []
+    found: list[list[NetPlan]] = []
+    for plan in plans:
+        if layout.is_many(plan.key):
+            many.append(plan)
+        else:
+            found.append([plan])
+    return found + [many[at : at + _BATCH] for at in range(0, len(many), _BATCH)]

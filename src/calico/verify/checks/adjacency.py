@@ -36,7 +36,11 @@ def check(stage: Stage, tally: Tally) -> None:
 
 
 def check_neighbours(stage: Stage, tally: Tally, pairs: Sequence[Pair]) -> None:
-    """After a word to each peer, a table may hold host-side MACs only."""
+    """After a word to each peer, a table may hold host-side MACs only.
+
+    It has to hold one for each peer of the same network: an IPv4 subnet is on-link, as
+    DHCP hands it out.
+    """
     words = [
         partial(ping, one.place, other.address(version))
         for one, other in pairs
@@ -45,7 +49,12 @@ def check_neighbours(stage: Stage, tally: Tally, pairs: Sequence[Pair]) -> None:
     parallel(words)
     for site in {one.name: one for one, _ in pairs}.values():
         found = neighbours(site.place, site.interface)
-        wrong = strangers(found, stage.host_mac(site))
+        on_link = {
+            other.address(4)
+            for one, other in pairs
+            if one is site and other.network == one.network
+        }
+        wrong = strangers(found, stage.host_mac(site), on_link)
         tally.case(f"neighbour table of {site.short}", wrong)
 
 
@@ -104,21 +113,27 @@ def _versions(capture: Capture) -> bool:
 
 def _trespass(stage: Stage, pair: Pair) -> bytes:
     one, other = pair
-    ipv4, ipv6, peer = one.address(4), one.address(6), other.address(4)
-    assert isinstance(ipv4, IPv4Address)  # noqa: S101 - asked for by version
-    assert isinstance(ipv6, IPv6Address)  # noqa: S101 - likewise
-    assert isinstance(peer, IPv4Address)  # noqa: S101 - likewise
     mark = secrets.token_hex(8).encode()
+    ipv4, ipv6 = _addresses(one)
     sender = Sender(interface=one.interface, mac=one.mac, ipv4=ipv4, ipv6=ipv6)
+    ipv4, ipv6 = _addresses(other)
     target = Target(
         mac=other.mac,
         gateway_mac=stage.host_mac(one),
-        ipv4=peer,
+        ipv4=ipv4,
+        ipv6=ipv6,
         subnet4=stage.net_of(other).cidr4,
     )
     frames = trespasses(sender, target, mark)
     transmit(one.place, one.interface, list(frames.values()))
     return mark
+
+
+def _addresses(site: Site) -> tuple[IPv4Address, IPv6Address]:
+    ipv4, ipv6 = site.address(4), site.address(6)
+    assert isinstance(ipv4, IPv4Address)  # noqa: S101 - asked for by version
+    assert isinstance(ipv6, IPv6Address)  # noqa: S101 - likewise
+    return ipv4, ipv6
 
 
 def _control(captures: Captures, pair: Pair, mark: bytes) -> str | None:
@@ -156,9 +171,9 @@ def _judge_frames(
 
 def trespass_names() -> list[str]:
     """Return the names of all marked frames."""
-    anyone = IPv4Address("192.0.2.1")
-    sender = Sender(interface="", mac="", ipv4=anyone, ipv6=IPv6Address("::1"))
-    target = Target(mac="", gateway_mac="", ipv4=anyone, subnet4=_NOWHERE)
+    four, six = IPv4Address("192.0.2.1"), IPv6Address("::1")
+    sender = Sender(interface="", mac="", ipv4=four, ipv6=six)
+    target = Target(mac="", gateway_mac="", ipv4=four, ipv6=six, subnet4=_NOWHERE)
     return [n for n in trespasses(sender, target, b"") if not n.startswith("ARP")]
 
 

@@ -1,6 +1,7 @@
 """S9: addresses stay what they are, end to end: no NAT, no tunnel."""
 
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,10 @@ from calico.verify.reach import VERSIONS, Pair, both_ways, title
 from calico.verify.result import Tally
 from calico.verify.stage import Stage
 
+_TAP = "tap"  # what a host's end of an instance's interface begins with
 _CARRIED = {1, 6, 17, 58}  # ICMP, TCP, UDP, ICMPv6: anything else is a tunnel
+
+Passes = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,16 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Captures at both ends, and of all interfaces on the way."""
+    """Captures at both ends, and of all interfaces on the way.
+
+    `passes` are the nodes that packets must be seen to pass, one of each group: what
+    cannot be seen on the way is hidden in a tunnel.
+    """
 
     here: Capture
     there: Capture
     between: dict[str, Capture]
+    passes: Passes = ()
 
 
 def check(stage: Stage, tally: Tally) -> None:
@@ -50,7 +59,7 @@ def check(stage: Stage, tally: Tally) -> None:
         names = [*(host.name for host in topology.hosts), *topology.routers]
         between = {n: stack.enter_context(Capture(stage.cloud.place(n))) for n in names}
         follow = [
-            partial(_follow, tally, pair, version, between)
+            partial(_follow, tally, pair, version, (between, _passes(stage, pair)))
             for pair in both_ways(pairs)
             for version in VERSIONS
         ]
@@ -61,8 +70,19 @@ def check(stage: Stage, tally: Tally) -> None:
     )
 
 
+def _passes(stage: Stage, pair: Pair) -> Passes:
+    """Return what a packet of a pair passes: two hosts, and a router between racks."""
+    one, other = pair
+    if one.host == other.host:
+        return ()
+    hosts = ((one.host.name,), (other.host.name,))
+    if one.host.rack == other.host.rack:
+        return hosts
+    return (*hosts, stage.cloud.topology.routers)
+
+
 def _follow(
-    tally: Tally, pair: Pair, version: int, between: dict[str, Capture]
+    tally: Tally, pair: Pair, version: int, way: tuple[dict[str, Capture], Passes]
 ) -> None:
     one, other = pair
     ends = Ends(one.place, one.address(version), other.address(version))
@@ -70,7 +90,7 @@ def _follow(
         Capture(one.place, one.interface) as here,
         Capture(other.place, other.interface) as there,
     ):
-        for name, wrong in exchange(ends, Watch(here, there, between)).items():
+        for name, wrong in exchange(ends, Watch(here, there, *way)).items():
             tally.case(f"{title(pair)}, IPv{version} {name}", wrong)
 
 
@@ -103,7 +123,24 @@ def _judge(ends: Ends, watch: Watch, marker: bytes) -> str | None:
         for frame in capture.marked(marker)
         if not _plain(frame, ends)
     ]
-    return "; ".join(wrong[:3]) or None
+    if wrong:
+        return "; ".join(wrong[:3])
+    for group in watch.passes:
+        if not eventually(partial(_passed, ends, watch, group, marker), 1.0, 0.01):
+            return (
+                f"no such packet on a wire of {' or '.join(group)}: a tunnel hides it"
+            )
+    return None
+
+
+def _passed(ends: Ends, watch: Watch, nodes: Sequence[str], marker: bytes) -> bool:
+    """Whether a packet went through one of these nodes as itself, beyond its taps."""
+    return any(
+        frame.addresses() == (ends.source, ends.target)
+        and not frame.interface.startswith(_TAP)
+        for node in nodes
+        for frame in watch.between[node].marked(marker)
+    )
 
 
 def _plain(frame: Frame, ends: Ends) -> bool:

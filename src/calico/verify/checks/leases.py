@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
@@ -11,40 +12,69 @@ from calico.verify.cloud import Address, Lease, Site
 from calico.verify.layout import SitePlan
 from calico.verify.parallel import eventually, parallel
 from calico.verify.result import Tally
-from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net, Stage
+from calico.verify.stage import DNS, NEXT_HOP, NTP, ROUTED, SEARCH, Net, Stage
 
-_NEW_DNS = ("192.0.2.54", "2001:db8::54")
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, in6.h
 _DISCARD = 9
 _SETTLE = 5.0
 Finding = tuple[str, str | None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a network's subnets say: DNS servers of both versions, and IPv4 routes.
+
+    The gateway and the host route's next hop are given by their numbers in the subnet.
+    """
+
+    dns: tuple[str, str] = DNS
+    gateway: int
+    next_hop: int = NEXT_HOP
+
+
+# None of these numbers is one of a subnet's pool, nor what any network began with.
+_CHANGED = Promise(dns=("192.0.2.54", "2001:db8::54"), gateway=253, next_hop=252)
+
+
 def check(stage: Stage, tally: Tally) -> None:
     """Read leases of all kinds of network, change the subnets, read new leases."""
-    parallel([partial(_judge, stage, tally, s, DNS) for s in stage.on("ABC")])
+    begun = [
+        (site, Promise(gateway=stage.net_of(site).plan.gateway))
+        for site in stage.on("ABC")
+    ]
+    parallel([partial(_judge, stage, tally, *each) for each in begun])
     for key in "ABC":
-        net = stage.nets[key]
-        api = stage.cloud.api(net.plan.project).network
-        api.update_subnet(net.subnet4, dns_nameservers=[_NEW_DNS[0]])
-        api.update_subnet(net.subnet6, dns_nameservers=[_NEW_DNS[1]])
+        _change(stage, stage.nets[key])
     plans = [
         SitePlan(key=f"{key.lower()}9", net=key, project=net.plan.project, where=1)
         for key, net in stage.nets.items()
         if key in "ABC"
     ]
     sites = parallel([partial(stage.make_site, plan) for plan in plans])
-    parallel([partial(_judge, stage, tally, site, _NEW_DNS) for site in sites])
+    parallel([partial(_judge, stage, tally, site, _CHANGED) for site in sites])
 
 
-def _judge(stage: Stage, tally: Tally, site: Site, dns: tuple[str, str]) -> None:
+def _change(stage: Stage, net: Net) -> None:
+    api = stage.cloud.api(net.plan.project).network
+    route = {"destination": ROUTED, "nexthop": str(net.cidr4[_CHANGED.next_hop])}
+    api.update_subnet(
+        net.subnet4,
+        dns_nameservers=[_CHANGED.dns[0]],
+        gateway_ip=str(net.cidr4[_CHANGED.gateway]),
+        host_routes=[route],
+    )
+    api.update_subnet(net.subnet6, dns_nameservers=[_CHANGED.dns[1]])
+
+
+def _judge(stage: Stage, tally: Tally, site: Site, promise: Promise) -> None:
     net = stage.net_of(site)
     seen: list[Finding] = []
 
     def settled() -> bool:
         """Look once: a client has its addresses before it has done all it will."""
         lease = stage.cloud.compute().lease(site)
-        seen[:] = [*judge_lease(net, site, lease, dns), *_kernel(net, site)]
+        found = judge_lease(net, site, lease, promise)
+        seen[:] = [*found, *_kernel(net, site, promise)]
         return not any(wrong for _, wrong in seen)
 
     eventually(settled, _SETTLE)
@@ -53,20 +83,21 @@ def _judge(stage: Stage, tally: Tally, site: Site, dns: tuple[str, str]) -> None
 
 
 def judge_lease(
-    net: Net, site: Site, lease: Lease, dns: tuple[str, str]
+    net: Net, site: Site, lease: Lease, promise: Promise
 ) -> Iterator[Finding]:
     """Yield what was to be handed out, each with what was instead, or None."""
     four = lease.get("dhcp4", {})
     yield "address", _is(four, "ip_address", str(site.address(4)))
     yield "prefix", _is(four, "subnet_cidr", str(net.cidr4.prefixlen))
-    yield "gateway", _is(four, "routers", str(net.cidr4[1]))
-    yield "DNS", _is(four, "domain_name_servers", dns[0])
+    yield "gateway", _is(four, "routers", str(net.cidr4[promise.gateway]))
+    yield "DNS", _is(four, "domain_name_servers", promise.dns[0])
     yield "MTU", _is(four, "interface_mtu", str(net.mtu))
     yield "extra_dhcp_opts", _is(four, "ntp_servers", NTP)
-    route = f"{ROUTED} {net.cidr4[9]}"
+    route = f"{ROUTED} {net.cidr4[promise.next_hop]}"
     routes = four.get("classless_static_routes", "nothing")
-    yield "host route", None if route in routes else f"{routes}, not {route}"
-    yield from _judge_six(net, site, lease, dns[1])
+    wrong = None if f"{route} " in f"{routes} " else f"{routes}, not {route}"
+    yield "host route", wrong
+    yield from _judge_six(net, site, lease, promise.dns[1])
 
 
 def _judge_six(net: Net, site: Site, lease: Lease, dns: str) -> Iterator[Finding]:
@@ -100,11 +131,12 @@ def _among(lease: Mapping[str, str], part: str, wanted: str) -> str | None:
     return f"{found or 'nothing'}, not {wanted}"
 
 
-def _kernel(net: Net, site: Site) -> Iterator[Finding]:
+def _kernel(net: Net, site: Site, promise: Promise) -> Iterator[Finding]:
     """Yield what the instance's own stack made of it."""
     four, six = (_routes(site, family) for family in ("-4", "-6"))
     via = {route["dst"]: route.get("gateway", "") for route in four}
-    for what, wanted in (("default", net.cidr4[1]), (ROUTED, net.cidr4[9])):
+    for what, number in (("default", promise.gateway), (ROUTED, promise.next_hop)):
+        wanted = net.cidr4[number]
         wrong = None if via.get(what) == str(wanted) else f"via {via.get(what)}"
         yield f"uses the route {what} via {wanted}", wrong
     gateways = [r.get("gateway", "") for r in six if r["dst"] == "default"]

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import permutations
 
-from calico.verify.checks.adjacency import check_neighbours
+from calico.verify.checks.adjacency import check_frames, check_neighbours, check_ospf
 from calico.verify.checks.flat import Ends, Watch, exchange
 from calico.verify.checks.hops import trace_all
 from calico.verify.cloud import Address, Site
@@ -25,6 +25,9 @@ def check(stage: Stage, tally: Tally) -> None:
     reach(tally, pairs)
     trace_all(tally, [pair for pair in pairs if pair[0].network == pair[1].network])
     check_neighbours(stage, tally, pairs)
+    own = stage.on("P")
+    check_frames(stage, tally, [(own[0], other) for other in own[1:]])
+    check_ospf(tally, own)
     check_outside(stage, tally, sites)
 
 
@@ -48,13 +51,14 @@ def _both_ways(
     site, outer = ends
     outside = stage.cloud.place(stage.cloud.topology.outside)
     own = site.address(outer.version)
+    passes = ((site.host.name,), stage.cloud.topology.routers)
     with Capture(site.place, site.interface) as near, Capture(outside) as far:
-        out = exchange(Ends(site.place, own, outer), Watch(near, far, between))
+        out = exchange(Ends(site.place, own, outer), Watch(near, far, between, passes))
         for name, wrong in out.items():
             tally.case(f"{site.short} to {outer}, {name}", wrong)
         # The outside may speak from another of its addresses: any but a changed one.
         source = outside.inside(partial(_source, own))
-        back = exchange(Ends(outside, source, own), Watch(far, near, between))
+        back = exchange(Ends(outside, source, own), Watch(far, near, between, passes))
         for name, wrong in back.items():
             tally.case(f"outside to {site.short}, IPv{own.version} {name}", wrong)
     path = trace(site.place, (outer, PORT))

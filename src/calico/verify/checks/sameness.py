@@ -5,7 +5,7 @@ from typing import Any
 
 from calico.verify.checks.adjacency import check_frames, check_neighbours, check_ospf
 from calico.verify.checks.hops import trace_all
-from calico.verify.cloud import Site
+from calico.verify.cloud import CloudError, Site
 from calico.verify.reach import Pair, reach
 from calico.verify.result import Tally
 from calico.verify.stage import Stage
@@ -59,7 +59,11 @@ def different(sites: list[Site]) -> list[Pair]:
 def _routers(api: Any) -> int:
     reply = api.get("/routers")
     # Without a router plugin the API does not know the word.
-    return len(reply.json()["routers"]) if reply.status_code == 200 else 0
+    if reply.status_code == 404:
+        return 0
+    if reply.status_code != 200:
+        raise CloudError(f"how many routers? {reply.status_code}: {reply.text[:200]}")
+    return len(reply.json()["routers"])
 
 
 def _kind(stage: Stage, pair: Pair) -> str:

@@ -12,7 +12,7 @@ from calico.verify.parallel import eventually
 from calico.verify.result import Tally
 from calico.verify.stage import Stage
 
-_UNPLUGGED = 3.0  # seconds in which a port without a tap must not become active
+_UNPLUGGED = 3.0  # seconds in which a port without a tap must not leave BUILD
 _PATIENCE = 20.0
 
 
@@ -30,7 +30,7 @@ def check(stage: Stage, tally: Tally) -> None:
         device_owner="compute:verify",
         binding_host_id=host.name,
     )
-    tally.case("bound, no tap", _never_active(api, port.id))
+    tally.case("bound, no tap", _only_builds(api, port.id))
     tap = f"tap{port.id[:11]}"
     try:
         for when in ("plugged", "plugged again"):
@@ -48,11 +48,12 @@ def _unless(right: object, evidence: str) -> str | None:
     return None if right else evidence
 
 
-def _never_active(api: Any, port: str) -> str | None:
+def _only_builds(api: Any, port: str) -> str | None:
     deadline = time.monotonic() + _UNPLUGGED
     while time.monotonic() < deadline:
-        if _status(api, port) == "ACTIVE":
-            return "ACTIVE without a tap"
+        status = _status(api, port)
+        if status != "BUILD":
+            return f"{status} without a tap"
         time.sleep(0.2)
     return None
 

@@ -62,6 +62,8 @@ def _try(stage: Stage, tally: Tally, ask: Ask, which: tuple[str, str]) -> None:
         f"{stage.prefix}-{key.lower()}1", port["id"], host.name
     )
     try:
+        status = ask("GET", f"/ports/{port['id']}", None)["port"]["status"]
+        tally.case(f"{way}: its workers make the port ACTIVE", _judge_status(status))
         stage.responder.serve(site.place)
         reach(tally, both_ways([(stage.sites["a1"], site)]), f"{way}: ")
     finally:
@@ -105,6 +107,10 @@ def _leave_others_alone(stage: Stage, tally: Tally, ask: Ask) -> None:
         ask("DELETE", f"/ports/{port['id']}", None)
     finally:
         ask("DELETE", f"/networks/{network['id']}", None)
+
+
+def _judge_status(status: str) -> str | None:
+    return None if status == "ACTIVE" else status
 
 
 def _judge_adjacency(network: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from calico.verify.cloud import Address, Place
@@ -25,13 +26,17 @@ def neighbours(place: Place, interface: str) -> tuple[Neighbour, ...]:
     )
 
 
-def strangers(found: tuple[Neighbour, ...], host_mac: str) -> str | None:
+def strangers(
+    found: tuple[Neighbour, ...], host_mac: str, on_link: Collection[Address] = ()
+) -> str | None:
     """Return what S3 finds wrong with a table, or None.
 
-    Every entry must hold the host-side MAC, and one entry at least must exist: an empty
-    table would prove nothing.
+    Every entry must hold the host-side MAC. There must be one for each address that the
+    stack believes to be on its link, and one of IPv6: what is not there proves nothing.
     """
-    if not found:
-        return "the neighbour table is empty"
+    if missing := set(on_link) - {n.address for n in found}:
+        return f"no entry for {', '.join(sorted(map(str, missing)))}"
+    if not any(n.address.version == 6 for n in found):
+        return "the neighbour table has no IPv6 entry"
     wrong = [f"{n.address} is at {n.mac}" for n in found if n.mac != host_mac]
     return f"{'; '.join(wrong)}; the host side is {host_mac}" if wrong else None
