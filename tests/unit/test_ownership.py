@@ -16,7 +16,9 @@ from calico.policy.ownership import (
     Grounds,
     Objection,
     RefusedPair,
+    explain,
     grants,
+    grounded,
     objection,
     own_pairs,
     survey,
@@ -222,3 +224,40 @@ def test_p47_a_host_gives_no_route_for_a_pair_of_anothers_subnet(
     assert plan.elements == plan_host(clean, facts).elements
     granted = replace(mine, granted=(ip_network("10.2.0.9/32"),))
     assert plan_host(replace(cloud, endpoints=(granted,)), facts).refused_pairs == ()
+
+
+def test_p47_who_asks_learns_nothing_of_another_projects() -> None:
+    foreign, gateway = ip_network("10.2.0.9/32"), ip_network("10.2.0.1/32")
+    theirs = [s for s in CLOUD if s.project == THEIRS]
+    texts = [
+        explain(Objection.FOREIGN, foreign, theirs, MINE),
+        explain(Objection.GATEWAY, gateway, theirs, MINE),
+        explain(Objection.FOREIGN, ip_network("192.0.2.1/32"), [], MINE),
+    ]
+    assert len(set(texts)) == 1, "nor whether there is one"
+    assert "not within the project's own subnets" in texts[0]
+
+
+def test_p47_an_administrator_reads_whose_the_space_is() -> None:
+    own, theirs = CLOUD[0], CLOUD[2]
+    text = explain(Objection.FOREIGN, ip_network("10.2.0.9/32"), [theirs], None)
+    assert text.endswith(f"it is of subnet {theirs.id} of project theirs")
+    text = explain(Objection.FOREIGN, ip_network("192.0.2.1/32"), [], None)
+    assert text.endswith("it is of no subnet")
+    gateway = ip_network("10.1.0.1/32")
+    for seen in (None, MINE):
+        text = explain(Objection.GATEWAY, gateway, [own], seen)
+        assert text == f"it is the gateway of subnet {own.id}"
+
+
+@given(clouds())
+def test_p47_a_host_comes_to_the_servers_verdict(
+    case: tuple[tuple[Subnet, ...], Endpoint, Prefix],
+) -> None:
+    cloud, claimant, asked = case
+    reserved = frozenset(p.network_address for p in claimant.granted)
+    grounds = Grounds(space=survey(cloud), reserved={MINE: reserved})
+    asking = replace(claimant, granted=(), pairs=(pair(str(asked)),))
+    published, refused = grounded(asking, grounds)
+    assert len(published.pairs) + len(refused) == 1
+    assert own_pairs(published, survey(cloud)) == (published.pairs, ())

@@ -51,6 +51,15 @@ class Grounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What counts of a port that no host serves yet; for others see Endpoint."""
+
+    project: ProjectId
+    addresses: tuple[Address, ...] = ()
+    granted: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedPair:
     """An allowed address pair that its port, served otherwise, does not get."""
 
@@ -89,14 +98,14 @@ def grants(
     return tuple(sorted(granted, key=lambda prefix: (prefix.version, prefix)))
 
 
-def objection(prefix: Prefix, endpoint: Endpoint, space: Space) -> Objection | None:
-    """Return why an endpoint may not have a pair of a prefix; None if it may."""
+def objection(prefix: Prefix, port: Endpoint | Claim, space: Space) -> Objection | None:
+    """Return why a port may not have a pair of a prefix; None if it may."""
     if _is_one_of(prefix, space.gateways):
         return Objection.GATEWAY  # whoever grants it: all others of the subnet use it
-    own = space.owned.get(endpoint.project, frozenset())
+    own = space.owned.get(port.project, frozenset())
     if (
-        _is_one_of(prefix, endpoint.addresses)
-        or _is_within(prefix, endpoint.granted)
+        _is_one_of(prefix, port.addresses)
+        or _is_within(prefix, port.granted)
         or _is_within(prefix, own)
     ):
         return None
@@ -120,6 +129,20 @@ def own_pairs(
     return tuple(legal), tuple(refused)
 
 
+def grounded(
+    endpoint: Endpoint, grounds: Grounds
+) -> tuple[Endpoint, tuple[RefusedPair, ...]]:
+    """Return an endpoint with those of its pairs that it may have, and the others.
+
+    It carries what was granted, so that hosts come to the same verdict.
+    """
+    prefixes = [pair.prefix for pair in endpoint.pairs]
+    granted = grants(prefixes, endpoint.project, grounds)
+    endpoint = replace(endpoint, granted=granted)
+    legal, refused = own_pairs(endpoint, grounds.space)
+    return replace(endpoint, pairs=legal), refused
+
+
 def confine(
     endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...]]:
@@ -135,6 +158,31 @@ def confine(
         confined.append(replace(endpoint, pairs=legal))
         refused += illegal
     return tuple(confined), tuple(refused)
+
+
+def explain(
+    found: Objection, prefix: Prefix, subnets: Iterable[Subnet], seen: ProjectId | None
+) -> str:
+    """Return what to tell who asked for a pair, who sees one project (None: all).
+
+    `subnets` are those that the prefix overlaps. Of another project's he learns
+    nothing, not even that there is one.
+    """
+    known = sorted(
+        (s for s in subnets if seen is None or s.project == seen), key=lambda s: s.id
+    )
+    if found is Objection.GATEWAY:
+        for subnet in known:
+            if subnet.gateway is not None and _is_one_of(prefix, [subnet.gateway]):
+                return f"it is the gateway of subnet {subnet.id}"
+    text = (
+        f"{Objection.FOREIGN.value}, no address of another port of it, and not among "
+        "what the operator allows"
+    )
+    if seen is not None:
+        return text
+    places = [f"subnet {s.id} of project {s.project or 'none'}" for s in known[:3]]
+    return f"{text}; it is of {' and of '.join(places) or 'no subnet'}"
 
 
 def _is_one_of(prefix: Prefix, addresses: Collection[Address]) -> bool:
