@@ -119,9 +119,9 @@ def test_p47_a_pair_that_is_not_the_projects_is_refused(
 
 
 @pytest.mark.parametrize(
-    "owner", ["", "network:dhcp", "network:routed", "neutron:LOADBALANCERV2", "trunk:x"]
+    "owner", ["", "compute:x", "neutron:LOADBALANCERV2", "trunk:subport"]
 )
-def test_p53_no_device_owner_excuses_a_port(
+def test_p53_no_device_owner_excuses_a_pair(
     cloud: Cloud, mine: dict[str, Any], owner: str
 ) -> None:
     asked = {
@@ -130,6 +130,29 @@ def test_p53_no_device_owner_excuses_a_port(
         "allowed_address_pairs": pairs("0.0.0.0/0"),
     }
     assert "0.0.0.0/0" in refusal(lambda: cloud.api.post("ports", port=asked))
+
+
+def test_p53_a_port_does_not_keep_the_excuse_of_its_former_owner(
+    cloud: Cloud, mine: dict[str, Any]
+) -> None:
+    owner = {"device_owner": "network:mine", "binding:host_id": ""}
+    excused = cloud.instance_port(mine, **owner)
+    assert not excused["port_security_enabled"], "as Neutron does for such owners"
+    change = {"device_owner": "compute:nova", "binding:host_id": "h1"}
+    path = f"ports/{excused['id']}"
+    text = refusal(lambda: cloud.api.put(path, port=dict(change)))
+    assert excused["id"] in text
+    assert "port_security_enabled" in text
+    assert cloud.api.get(path)["device_owner"] == "network:mine"
+
+    cloud.api.put(path, port=change | {"port_security_enabled": True})
+    endpoint = eventually(lambda: published(cloud, excused), "the port is published")
+    assert endpoint is not None
+    assert endpoint.port_security
+    # Who may lift it may do so; he only has to say it.
+    cloud.api.put(path, port={"port_security_enabled": False})
+    cloud.api.put(path, port={"name": "trusted"})
+    cloud.api.delete(path)
 
 
 def test_p47_the_projects_own_space_may_be_paired(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from neutron.db.models.address_group import AddressAssociation
 from neutron.db.models.securitygroup_default_rules import SecurityGroupDefaultRule
-from neutron_lib import exceptions
+from neutron_lib import constants, exceptions
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.plugins.ml2 import api
 
@@ -40,6 +40,15 @@ class PairRefused(exceptions.Conflict):
     """A pair that is not the project's to have: 409."""
 
     message = "Port %(port)s: allowed address pair %(pair)s is refused: %(reason)s."
+
+
+class Excused(exceptions.Conflict):
+    """A port whose former owner lifted its port security (P53): 409."""
+
+    message = (
+        "Port %(port)s has no port security because its device owner was %(owner)s: "
+        "set port_security_enabled to True with the new one."
+    )
 
 
 class AddressGroupFull(exceptions.Conflict):
@@ -74,6 +83,8 @@ class Guard:
     def port(self, context: Any) -> None:
         """Refuse what a port that is created or updated adds; in its transaction."""
         port, old = context.current, context.original or {}
+        if _is_excused(port, old) and _is_served(context.network):
+            raise Excused(port=_name(port), owner=old["device_owner"])
         options = _added(port, old, "extra_dhcp_opts")
         pairs = _added(port, old, "allowed_address_pairs")
         if not (options or pairs) or not _is_served(context.network):
@@ -133,6 +144,21 @@ def mark_subnet(context: Any) -> None:
 def _is_served(network: Any) -> bool:
     kinds = {segment[api.NETWORK_TYPE] for segment in network.network_segments}
     return kinds <= NETWORK_TYPES
+
+
+def _is_excused(port: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Tell whether a port would be an instance's, and open because it was none.
+
+    Neutron creates ports of network:... owners without port security, and leaves it so
+    when the owner changes. Hosts serve no port as long as it has such an owner.
+    """
+    prefix = constants.DEVICE_OWNER_NETWORK_PREFIX
+    was, is_now = old.get("device_owner") or "", port["device_owner"] or ""
+    return (
+        was.startswith(prefix)
+        and not is_now.startswith(prefix)
+        and not port.get("port_security_enabled", True)
+    )
 
 
 def _added(
