@@ -147,7 +147,8 @@ def compare_passes(keeper: Keeper, endpoints: Sequence[Endpoint]) -> None:
     first = seconds(lambda: make_pass(endpoints))
     idle = seconds(lambda: make_pass(endpoints), 3)
     pair = AddressPair(prefix=ip_network("10.99.0.1/32"), mac=endpoints[0].mac)
-    changed = [replace(endpoints[0], pairs=(pair,)), *endpoints[1:]]
+    paired = replace(endpoints[0], pairs=(pair,), granted=(pair.prefix,))
+    changed = [paired, *endpoints[1:]]
     one = seconds(lambda: make_pass(changed))
     listed = seconds(lambda: make_pass(changed, resync=True), 3)
     row(f"pass: the first, {len(endpoints)} ports", first, first)

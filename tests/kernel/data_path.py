@@ -36,6 +36,7 @@ SUBNETS = {
         id=SubnetId(name),
         network=NETWORK,
         prefix=ip_network(prefix),
+        project=ProjectId("project"),
         gateway=ip_address(gateway) if gateway else None,
         ra_mode="slaac" if ":" in prefix else None,
         address_mode="slaac" if ":" in prefix else None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.etcd_server import EtcdServer
-from tests.neutron.deployment import Api, Deployment, deployment, migrate
+from tests.neutron.deployment import PROJECT, Api, Deployment, deployment, migrate
 from tests.neutron.mariadb import MariaDb
 from tests.neutron.waiting import eventually
 
@@ -96,9 +96,20 @@ def etcd() -> Iterator[EtcdServer]:
         yield etcd
 
 
+# What an operator may set, for tests of just that.
+SETTINGS = {
+    "calico": {
+        "allowed_pair_prefixes": f"192.0.2.0/24,{PROJECT}=198.51.100.0/24",
+    },
+    # A network type that is not this driver's.
+    "ml2": {"type_drivers": "local,flat,vlan"},
+    "ml2_type_vlan": {"network_vlan_ranges": "physnet1:100:110"},
+}
+
+
 @pytest.fixture(scope="session")
 def cloud(database: MariaDb, etcd: EtcdServer) -> Iterator[Cloud]:
-    with deployment(database.url, etcd.endpoint, {}) as neutron:
+    with deployment(database.url, etcd.endpoint, SETTINGS) as neutron:
         neutron.start_api()
         neutron.start_workers()
         store = Client(etcd.settings)

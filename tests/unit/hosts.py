@@ -24,11 +24,15 @@ SUBNET = Subnet(
     id=SubnetId("s4"),
     network=NetworkId("net-a"),
     prefix=ip_network("10.65.0.0/24"),
+    project=ProjectId("project"),
     gateway=ip_address("10.65.0.1"),
 )
 
 WIDE = Subnet(
-    id=SubnetId("wide4"), network=NetworkId("net-b"), prefix=ip_network("10.70.0.0/15")
+    id=SubnetId("wide4"),
+    network=NetworkId("net-b"),
+    prefix=ip_network("10.70.0.0/15"),
+    project=ProjectId("project"),
 )
 
 

@@ -111,6 +111,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         project=ProjectId(draw(uuids)),
         addresses=tuple(draw(st.lists(addresses, max_size=3))),
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
+        granted=tuple(draw(st.lists(prefixes, max_size=3))),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
         gateway6=draw(st.none() | addresses6),
@@ -135,6 +136,7 @@ def subnets(draw: st.DrawFn) -> Subnet:
         id=SubnetId(draw(uuids)),
         network=NetworkId(draw(uuids)),
         prefix=prefix,
+        project=draw(st.none() | uuids.map(ProjectId)),
         gateway=draw(st.none() | gateway),
         dhcp=draw(st.booleans()),
         dns_servers=tuple(draw(st.lists(addresses, max_size=3))),
@@ -445,3 +447,15 @@ def _endpoint(network_name: str = "net") -> Endpoint:
         group_names=((GroupId("g"), "before"),),
         network_name=network_name,
     )
+
+
+@pytest.mark.parametrize("extra", ["", ',"project_id":null', ',"project_id":""'])
+def test_p47_a_subnet_without_a_project_is_nobodys(extra: str) -> None:
+    value = '{"network_id":"net","cidr":"10.0.0.0/24"' + extra + "}"
+    assert parse_subnet(SubnetId("s"), value.encode()).project is None
+
+
+def test_p47_a_project_or_a_grant_that_is_none_is_refused() -> None:
+    value = b'{"network_id":"net","cidr":"10.0.0.0/24","project_id":7}'
+    with pytest.raises(Invalid, match="project_id"):
+        parse_subnet(SubnetId("s"), value)

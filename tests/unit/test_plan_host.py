@@ -21,13 +21,13 @@ from calico.plan.host import (
     Link,
     LocalAddress,
     Neighbour,
-    RefusedPair,
     Route,
     Setting,
     link_local,
     plan_host,
 )
 from calico.plan.ruleset import Chain
+from calico.policy.ownership import Objection, RefusedPair
 from calico.reconcile.filter import FilterState, compare, compare_sections, render
 
 A, B = endpoint(2), endpoint(3)
@@ -101,7 +101,9 @@ def test_p47_a_pair_outside_of_all_subnets_gets_neither_route_nor_filter(
     claimant = replace(A, pairs=(pair(foreign, mac), inside))
     plan = plan_host(world(claimant), FACTS)
     clean = plan_host(world(replace(A, pairs=(inside,))), FACTS)
-    assert plan.refused_pairs == (RefusedPair(port=A.port, prefix=ip_network(foreign)),)
+    assert plan.refused_pairs == (
+        RefusedPair(port=A.port, prefix=ip_network(foreign), reason=Objection.FOREIGN),
+    )
     assert plan.state == clean.state
     assert plan.whole_filter.elements == clean.whole_filter.elements
     assert plan.served == clean.served, "the port has all the rest"

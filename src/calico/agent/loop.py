@@ -155,7 +155,10 @@ class Loop:
         ]
         problems += [
             Problem(
-                f"port {one.port}", f"allow {one.prefix}", "in no subnet", lasting=True
+                f"port {one.port}",
+                f"allow {one.prefix}",
+                one.reason.value,
+                lasting=True,
             )
             for one in outcome.plan.refused_pairs
         ]

@@ -152,6 +152,7 @@ def _endpoint_labels(endpoint: Endpoint, keys: Keys) -> dict[str, str]:
 def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
     notes: dict[str, Any] = {
         "pair-macs": [pair.mac for pair in endpoint.pairs],
+        "granted-pairs": [str(prefix) for prefix in endpoint.granted],
         "dhcp-options": [[o.version, o.name, o.value] for o in endpoint.dhcp_options],
         "group-names": dict(endpoint.group_names),
     }
@@ -195,6 +196,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
             AddressPair(prefix=prefix, mac=_pair_mac(m))
             for prefix, m in zip(allowed, macs, strict=True)
         ),
+        granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
             for name in resource.labels
@@ -296,6 +298,7 @@ def encode_subnet(subnet: Subnet, old: bytes | None = None) -> bytes:
         kept = {}
     written = kept | {
         "network_id": subnet.network,
+        "project_id": subnet.project,
         "cidr": str(subnet.prefix),
         "gateway_ip": _optional(subnet.gateway),
         "enable_dhcp": subnet.dhcp,
@@ -320,12 +323,16 @@ def parse_subnet(subnet_id: SubnetId, value: bytes) -> Subnet:
         body.get("mtu"),
         body.get("enable_dhcp"),
     )
+    project = body.get("project_id")
+    if not isinstance(project, str | None):
+        raise Invalid(f"project_id is {project!r}")
     if not isinstance(mtu, int | None) or not isinstance(dhcp, bool | None):
         raise Invalid(f"mtu is {mtu!r}, enable_dhcp is {dhcp!r}")
     return Subnet(
         id=subnet_id,
         network=NetworkId(text(body, "network_id")),
         prefix=parse_prefix(body.get("cidr")),
+        project=ProjectId(project) if project else None,
         gateway=None if gateway is None else parse_address(gateway),
         dhcp=True if dhcp is None else dhcp,
         dns_servers=tuple(parse_address(a) for a in items(body, "dns_servers")),

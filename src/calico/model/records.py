@@ -70,7 +70,8 @@ class Endpoint:
 
     `addresses` are the fixed IPs; `pairs` the allowed address pairs; `groups` the
     security groups. `port_security` False lifts anti-spoofing and groups. The names are
-    for people and existing tools only (labels), nothing is decided by them.
+    for people and existing tools only (labels), nothing is decided by them. `granted`
+    are what of the pairs rests on more than the project's subnets (policy.ownership).
     """
 
     host: HostName
@@ -82,6 +83,7 @@ class Endpoint:
     project: ProjectId
     addresses: tuple[Address, ...] = ()
     pairs: tuple[AddressPair, ...] = ()
+    granted: tuple[Prefix, ...] = ()
     groups: frozenset[GroupId] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None
@@ -117,12 +119,14 @@ class Subnet:
     """A Neutron subnet, as far as hosts need it: DHCP, RA, and whose space it is.
 
     `ra_mode` and `address_mode` are Neutron's ipv6_ra_mode and ipv6_address_mode:
-    "slaac", "dhcpv6-stateful", "dhcpv6-stateless" or None. `mtu` in bytes.
+    "slaac", "dhcpv6-stateful", "dhcpv6-stateless" or None. `mtu` in bytes. `project`
+    None is unknown: no project owns the subnet.
     """
 
     id: SubnetId
     network: NetworkId
     prefix: Prefix
+    project: ProjectId | None = None
     gateway: Address | None = None
     dhcp: bool = True
     dns_servers: tuple[Address, ...] = ()

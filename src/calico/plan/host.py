@@ -12,7 +12,7 @@ two is all that there is to do. Every kind of item has a mark by which it is our
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv6Address,
@@ -30,11 +30,12 @@ from calico.model.ids import (
     Prefix,
     host_side_mac,
 )
-from calico.model.records import AddressPair, Endpoint, Subnet
+from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
 from calico.plan.filter import FilterPlanner, Sections, merged
 from calico.plan.policy import Section
+from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
@@ -153,14 +154,6 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedPair:
-    """An allowed address pair that its port, served otherwise, does not get (P47)."""
-
-    port: PortId
-    prefix: Prefix
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists.
 
@@ -223,7 +216,7 @@ def plan_host(
     A `planner` that planned before saves the work that was done already.
     """
     accepted, refused = _accept(world.endpoints)
-    accepted, refused_pairs = _confine(accepted, world.subnets.values())
+    accepted, refused_pairs = confine(accepted, world.subnets.values())
     served = tuple(e for e in accepted if e.interface in facts.taps)
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
@@ -269,39 +262,6 @@ def _accept(
         else:
             accepted[endpoint.interface] = endpoint
     return tuple(accepted.values()), tuple(refused)
-
-
-def _confine(
-    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
-) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...]]:
-    """Take away the pairs that lie in no subnet of the cloud (P47).
-
-    A tenant writes pairs. What is outside of the cloud's own space, the fabric's and
-    the hosts' addresses among it, is not his to have routed to him.
-    """
-    space = [s.prefix for s in subnets if s.prefix.prefixlen > 0]
-    confined = []
-    refused = []
-    for endpoint in endpoints:
-        inside = tuple(pair for pair in endpoint.pairs if _is_within(pair, space))
-        if inside == endpoint.pairs:
-            confined.append(endpoint)
-            continue
-        confined.append(replace(endpoint, pairs=inside))
-        refused += [
-            RefusedPair(port=endpoint.port, prefix=pair.prefix)
-            for pair in endpoint.pairs
-            if pair not in inside
-        ]
-    return tuple(confined), tuple(refused)
-
-
-def _is_within(pair: AddressPair, space: Iterable[Prefix]) -> bool:
-    prefix = pair.prefix
-    return any(
-        prefix.prefixlen >= outer.prefixlen and prefix.network_address in outer
-        for outer in space
-    )
 
 
 def _host_settings() -> Iterator[Setting]:

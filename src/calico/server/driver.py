@@ -20,7 +20,7 @@ from oslo_log import log
 from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
-from calico.server import inventory, journal, l2_adjacency, options
+from calico.server import guard, inventory, journal, l2_adjacency, options
 from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
@@ -53,6 +53,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
+        self._guard = guard.Guard(self._settings.allowed_pairs, sa.event.listen)
         l2_adjacency.ensure_loaded(cfg.CONF)
 
     @property
@@ -101,10 +102,14 @@ class CalicoMechanismDriver(api.MechanismDriver):
 
     def create_port_precommit(self, context: Any) -> None:
         """Make router ports ACTIVE; others are news once they are bound."""
+        self._guard.port(context)
+        guard.mark_port(context)
         _activate_router_port(context)
 
     def update_port_precommit(self, context: Any) -> None:
         """Journal a port that is or was bound here; block its status when it is new."""
+        self._guard.port(context)
+        guard.mark_port(context)
         _activate_router_port(context)
         ours = _is_ours(context.binding_levels)
         was_ours = _is_ours(context.original_binding_levels)
@@ -120,6 +125,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
 
     def delete_port_precommit(self, context: Any) -> None:
         """Journal a port that was bound here."""
+        guard.mark_port(context)
         if _is_ours(context.binding_levels):
             subject = Subject(Kind.PORT, context.current["id"])
             journal.mark(context.plugin_context, subject)
@@ -132,14 +138,17 @@ class CalicoMechanismDriver(api.MechanismDriver):
 
     def create_subnet_precommit(self, context: Any) -> None:
         """Journal a new subnet."""
+        guard.mark_subnet(context)
         journal.mark(context.plugin_context, *_subnet_subjects(context))
 
     def update_subnet_precommit(self, context: Any) -> None:
         """Journal a subnet; with its network's ports where they name its gateway."""
+        guard.mark_subnet(context)
         journal.mark(context.plugin_context, *_subnet_subjects(context))
 
     def delete_subnet_precommit(self, context: Any) -> None:
         """Journal a subnet that goes."""
+        guard.mark_subnet(context)
         journal.mark(context.plugin_context, *_subnet_subjects(context))
 
     def create_subnet_postcommit(self, context: Any) -> None:

@@ -16,11 +16,13 @@ from neutron.objects import securitygroup as group_objects
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
+from oslo_config import cfg
 from oslo_log import log
 
 from calico.model.ids import Invalid
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
-from calico.server import translate
+from calico.policy.ownership import Grounds
+from calico.server import grounds, options, translate
 from calico.server.journal import Kind, Subject
 from calico.server.translate import Omitted, Surroundings
 
@@ -61,7 +63,18 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
         subnets=_by_id(plugin.get_subnets(context, filters={"id": list(subnets)})),
         networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
         group_names=group_names,
+        grounds=_grounds(context, ports),
     )
+
+
+def _grounds(context: Any, ports: Iterable[Any]) -> Grounds:
+    paired = [port for port in ports if port.get("allowed_address_pairs")]
+    prefixes = {prefix for port in paired for prefix in translate.pair_prefixes(port)}
+    allowed = options.read(cfg.CONF).allowed_pairs
+    with db_api.CONTEXT_READER.using(context):
+        return grounds.read(
+            context.session, {port["project_id"] for port in paired}, prefixes, allowed
+        )
 
 
 def _by_id(resources: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -117,7 +130,7 @@ def groups_naming(context: Any, group_id: str) -> list[str]:
     return list(context.session.scalars(query.distinct()))
 
 
-_RULE_COLUMNS = (
+RULE_COLUMNS = (
     "id",
     "direction",
     "ethertype",
@@ -131,7 +144,7 @@ _RULE_COLUMNS = (
 
 
 def _rule(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _RULE_COLUMNS}
+    return {name: getattr(row, name) for name in RULE_COLUMNS}
 
 
 def address_group(group_id: str) -> AddressGroup | None:

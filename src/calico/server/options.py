@@ -4,12 +4,15 @@ Read once into a frozen value; nothing else of the project asks oslo.config.
 """
 
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
 from calico.config import EtcdSettings
+from calico.model.ids import Invalid, ProjectId
+from calico.policy.ownership import Allowed
 
 GROUP = "calico"
 
@@ -34,6 +37,12 @@ _OPTIONS = [
         "region",
         help="Name of this region, where several share one etcd cluster.",
     ),
+    cfg.ListOpt(
+        "allowed_pair_prefixes",
+        default=[],
+        help="Prefixes that allowed address pairs may be of, besides the subnets of "
+        "their port's project: CIDR for all projects, PROJECT_ID=CIDR for one.",
+    ),
 ]
 
 
@@ -42,6 +51,7 @@ class ServerSettings:
     """What an operator set in neutron.conf's `[calico]`."""
 
     region: str | None = None
+    allowed_pairs: tuple[Allowed, ...] = ()
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
 
 
@@ -60,6 +70,7 @@ def read(conf: Any) -> ServerSettings:
     section = conf[GROUP]
     return ServerSettings(
         region=section.region or None,
+        allowed_pairs=tuple(map(_allowed, section.allowed_pair_prefixes)),
         etcd=EtcdSettings(
             endpoints=tuple(section.etcd_endpoints),
             ca=_path(section.etcd_ca),
@@ -70,6 +81,15 @@ def read(conf: Any) -> ServerSettings:
             timeout=section.etcd_timeout,
         ),
     )
+
+
+def _allowed(text: str) -> Allowed:
+    project, _, cidr = text.rpartition("=")
+    try:
+        prefix = ip_network(cidr.strip())
+    except ValueError as e:
+        raise Invalid(f"[{GROUP}] allowed_pair_prefixes: {text!r}: {e}") from e
+    return Allowed(prefix=prefix, project=ProjectId(project.strip()) or None)
 
 
 def _path(text: str | None) -> Path | None:

@@ -5,7 +5,7 @@ not understood allows nothing (P1).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from calico.model.records import (
     Rule,
     Subnet,
 )
+from calico.policy.ownership import Grounds, grounded
 from calico.server.driver_name import NAME
 
 NETWORK_TYPES = frozenset({"local", "flat"})
@@ -88,6 +89,7 @@ class Surroundings:
     subnets: Mapping[str, Neutron]
     networks: Mapping[str, Neutron]
     group_names: Mapping[str, str]
+    grounds: Grounds = field(default_factory=Grounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
     network = around.networks.get(port["network_id"], {})
     groups = frozenset(GroupId(g) for g in port.get("security_groups") or ())
     port_id = PortId(port["id"])
-    return Endpoint(
+    found = Endpoint(
         host=HostName(port["binding:host_id"]),
         device=DeviceId(port["device_id"]),
         port=port_id,
@@ -140,19 +142,22 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         network=NetworkId(port["network_id"]),
         project=ProjectId(port["project_id"] or ""),
         addresses=tuple(sorted(_fixed(port), key=lambda a: (a.version, a))),
-        pairs=_parts(port.get("allowed_address_pairs"), _pair, omitted),
+        pairs=_parts(port.get("allowed_address_pairs"), pair, omitted),
         groups=groups,
         gateway4=next((g for g in gateways if isinstance(g, IPv4Address)), None),
         gateway6=next((g for g in gateways if isinstance(g, IPv6Address)), None),
         port_security=port.get("port_security_enabled", True),
-        dhcp_options=_parts(port.get("extra_dhcp_opts"), _dhcp_option, omitted),
+        dhcp_options=_parts(port.get("extra_dhcp_opts"), dhcp_option, omitted),
         fqdn=_fqdn(port),
         group_names=tuple(
             (group, around.group_names.get(group, "")) for group in sorted(groups)
         ),
         network_name=network.get("name") or "",
         created=_created(port),
-    ), omitted
+    )
+    found, refused = grounded(found, around.grounds)
+    omitted += [Omitted(f"pair {one.prefix}", one.reason.value) for one in refused]
+    return found, omitted
 
 
 def members(endpoint: Endpoint) -> frozenset[Member]:
@@ -176,6 +181,7 @@ def subnet(subnet: Neutron, network: Neutron) -> Subnet:
         id=SubnetId(subnet["id"]),
         network=NetworkId(subnet["network_id"]),
         prefix=_prefix(subnet["cidr"]),
+        project=ProjectId(subnet["project_id"]) if subnet.get("project_id") else None,
         gateway=ip_address(gateway) if gateway else None,
         dhcp=subnet["enable_dhcp"],
         dns_servers=tuple(ip_address(a) for a in subnet["dns_nameservers"]),
@@ -243,9 +249,10 @@ def protocol(name: str | int | None, version: int) -> int | None:
     if name is None or str(name).lower() == "any":
         return None
     text = str(name).lower()
-    number = int(text) if text.isdigit() else _PROTOCOLS.get(text)
-    if number is None:
-        raise Invalid(f"protocol {name!r} is unknown")
+    try:
+        number = _PROTOCOLS[text] if text in _PROTOCOLS else int(text)
+    except ValueError as e:
+        raise Invalid(f"protocol {name!r} is unknown") from e
     # Neutron takes `icmp` in an IPv6 rule for ICMPv6.
     return ICMP[version] if number == ICMP[4] else number
 
@@ -265,13 +272,21 @@ def _fixed(port: Neutron) -> Iterable[IPv4Address | IPv6Address]:
     return {ip_address(ip["ip_address"]) for ip in port["fixed_ips"]}
 
 
-def _pair(pair: Neutron) -> AddressPair:
+def pair_prefixes(port: Neutron) -> tuple[Prefix, ...]:
+    """Return the prefixes of a port's pairs, as far as they are prefixes."""
+    pairs = _parts(port.get("allowed_address_pairs"), pair, [])
+    return tuple(one.prefix for one in pairs)
+
+
+def pair(pair: Neutron) -> AddressPair:
+    """Return an allowed address pair; Invalid for what is none."""
     return AddressPair(
         prefix=_prefix(pair["ip_address"]), mac=parse_mac(pair["mac_address"])
     )
 
 
-def _dhcp_option(option: Neutron) -> DhcpOption:
+def dhcp_option(option: Neutron) -> DhcpOption:
+    """Return an extra DHCP option; Invalid for one that cannot be given."""
     return DhcpOption(
         name=option["opt_name"],
         value=option["opt_value"],

@@ -5,12 +5,18 @@ from typing import Any
 
 import pytest
 
-from calico.model.ids import AddressGroupId, GroupId, Invalid
+from calico.model.ids import AddressGroupId, GroupId, Invalid, ProjectId
 from calico.model.records import PortRange, RemoteAddressGroup, RemoteGroup
+from calico.policy.ownership import Grounds, Space
 from calico.server import translate
 from calico.server.translate import Surroundings
 
 NOTHING = Surroundings(subnets={}, networks={}, group_names={})
+PROJECT = ProjectId("project")
+GROUNDS = Grounds(
+    space=Space(owned={PROJECT: frozenset({ip_network("10.9.0.0/24")})}),
+    reserved={PROJECT: frozenset({ip_address("10.8.0.5")})},
+)
 
 
 def port(**changes: Any) -> dict[str, Any]:
@@ -76,7 +82,8 @@ def test_an_endpoint_has_addresses_gateways_names_and_pairs() -> None:
             {"subnet_id": "s4", "ip_address": "10.0.0.2"},
         ],
         allowed_address_pairs=[
-            {"ip_address": "10.9.0.0/24", "mac_address": "FA:16:3E:00:00:09"}
+            {"ip_address": "10.9.0.0/24", "mac_address": "FA:16:3E:00:00:09"},
+            {"ip_address": "10.8.0.5", "mac_address": "FA:16:3E:00:00:09"},
         ],
         port_security_enabled=False,
     )
@@ -84,6 +91,7 @@ def test_an_endpoint_has_addresses_gateways_names_and_pairs() -> None:
         subnets={"s4": {"gateway_ip": "10.0.0.1"}, "s6": {"gateway_ip": None}},
         networks={"net": {"name": "blue"}},
         group_names={"sg": "web"},
+        grounds=GROUNDS,
     )
 
     endpoint, omitted = translate.endpoint(written, around)
@@ -96,13 +104,46 @@ def test_an_endpoint_has_addresses_gateways_names_and_pairs() -> None:
     assert not endpoint.port_security
     assert endpoint.interface == "tap11111111-22"
     assert [(p.prefix, p.mac) for p in endpoint.pairs] == [
-        (ip_network("10.9.0.0/24"), "fa:16:3e:00:00:09")
+        (ip_network("10.9.0.0/24"), "fa:16:3e:00:00:09"),
+        (ip_network("10.8.0.5/32"), "fa:16:3e:00:00:09"),
     ]
+    assert endpoint.granted == (ip_network("10.8.0.5/32"),)
     assert {str(m.address) for m in translate.members(endpoint)} == {
         "10.0.0.2/32",
         "2001:db8::2/128",
         "10.9.0.0/24",
+        "10.8.0.5/32",
     }
+
+
+def test_p47_a_pair_of_anothers_space_is_in_neither_endpoint_nor_index() -> None:
+    written = port(
+        project_id="another",
+        allowed_address_pairs=[
+            {"ip_address": address, "mac_address": "fa:16:3e:00:00:09"}
+            for address in ("10.9.0.0/24", "10.8.0.5", "10.9.0.1", "10.0.0.2")
+        ],
+    )
+    around = Surroundings(subnets={}, networks={}, group_names={}, grounds=GROUNDS)
+    endpoint, omitted = translate.endpoint(written, around)
+    assert [str(p.prefix) for p in endpoint.pairs] == ["10.0.0.2/32"]
+    assert endpoint.granted == ()
+    assert {str(m.address) for m in translate.members(endpoint)} == {"10.0.0.2/32"}
+    assert [one.what for one in omitted] == [
+        "pair 10.9.0.0/24",
+        "pair 10.8.0.5/32",
+        "pair 10.9.0.1/32",
+    ]
+
+
+@pytest.mark.parametrize("owner", ["network:dhcp", "network:routed", "trunk:subport"])
+def test_p53_no_device_owner_lifts_the_checks_of_a_port(owner: str) -> None:
+    pairs = [{"ip_address": "0.0.0.0/0", "mac_address": "fa:16:3e:00:00:09"}]
+    written = port(device_owner=owner, allowed_address_pairs=pairs)
+    endpoint, omitted = translate.endpoint(written, NOTHING)
+    assert endpoint.port_security
+    assert endpoint.pairs == ()
+    assert len(omitted) == 1
 
 
 def test_p54_a_dhcp_option_with_a_newline_is_left_out_alone() -> None:
@@ -142,6 +183,8 @@ def test_p01_what_is_not_understood_allows_nothing() -> None:
         ("TCP", "IPv4", 6),
         ("6", "IPv4", 6),
         (6, "IPv4", 6),
+        ("+6", "IPv4", 6),  # Neutron takes whatever int() does
+        (" 6", "IPv4", 6),
         ("0", "IPv4", 0),
         ("icmp", "IPv4", 1),
         ("icmp", "IPv6", 58),
@@ -172,6 +215,10 @@ def test_p03_a_numeric_icmp_protocol_keeps_type_and_code() -> None:
     [
         {"protocol": "nonsense"},
         {"protocol": "256"},
+        {"protocol": "-1"},
+        {"protocol": "dccp", "port_range_min": 1, "port_range_max": 2},
+        {"protocol": "udplite", "port_range_min": 1, "port_range_max": 2},
+        {"protocol": "58", "port_range_min": 128},
         {"protocol": "vrrp", "port_range_min": 1, "port_range_max": 2},
         {"port_range_min": 1, "port_range_max": 2},
         {"protocol": "tcp", "port_range_min": 1},
@@ -212,6 +259,7 @@ def test_a_subnet_carries_what_dhcp_needs() -> None:
             "id": "s6",
             "network_id": "net",
             "cidr": "2001:db8::/64",
+            "project_id": "project",
             "gateway_ip": "2001:db8::1",
             "enable_dhcp": True,
             "dns_nameservers": ["2001:db8::53"],
@@ -228,6 +276,7 @@ def test_a_subnet_carries_what_dhcp_needs() -> None:
         "example.org",
         "slaac",
     )
+    assert found.project == "project"
     assert found.dns_servers == (ip_address("2001:db8::53"),)
     assert found.host_routes[0].nexthop == ip_address("2001:db8::9")
 
