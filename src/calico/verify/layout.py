@@ -56,6 +56,7 @@ NETS = (
     NetPlan(key="C", project="demo1", mode6=STATEFUL, mtu=1400),
     NetPlan(key="P", project="admin"),
     NetPlan(key="Q", project="admin", mode6=STATEFUL),
+    NetPlan(key="G", project="demo1"),  # of S5 and S16-S18, with groups of its own
 )
 SITES = (
     SitePlan(key="a1", net="A", project="demo1", where=0),
@@ -70,6 +71,10 @@ SITES = (
     SitePlan(key="p3", net="P", project="admin", where=0),
     SitePlan(key="q1", net="Q", project="admin", where=0),
     SitePlan(key="q2", net="Q", project="admin", where=2),
+    SitePlan(key="g1", net="G", project="demo1", where=0),
+    SitePlan(key="g2", net="G", project="demo1", where=0),
+    SitePlan(key="g3", net="G", project="demo1", where=1),
+    SitePlan(key="g4", net="G", project="demo1", where=2),
 )
 
 

@@ -248,6 +248,7 @@ class Stage:
             ("port", api.ports, api.delete_port),
             ("network", api.networks, api.delete_network),
             ("security group", api.security_groups, api.delete_security_group),
+            ("address group", api.address_groups, api.delete_address_group),
         ):
             ours = self._listed(kind, found)
             self._each([(f"{kind} {e.name}", partial(delete, e.id)) for e in ours])

@@ -74,8 +74,18 @@ class Capture:
     def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return what a selector waits for."""
+        return self._socket.fileno()
+
     def frames(self) -> list[Frame]:
         """Return all frames so far, in order."""
+        self.take()
+        return list(self._frames)
+
+    def take(self) -> list[Frame]:
+        """Return the frames that have come since the last time that any were asked."""
+        before = len(self._frames)
         with contextlib.suppress(BlockingIOError):
             while True:
                 octets, where = self._socket.recvfrom(65535)
@@ -86,7 +96,7 @@ class Capture:
                         octets=octets,
                     )
                 )
-        return list(self._frames)
+        return self._frames[before:]
 
     def marked(self, marker: bytes) -> list[Frame]:
         """Return the frames that contain a marker anywhere, tunnelled ones too."""
