@@ -68,13 +68,15 @@ def _run(
     for change in changes:
         change.revoke()
         since = time.monotonic()
-        for flow, wrong in cut(left.pop(change.port), since, WITHIN).items():
+        for flow, wrong in cut(left[change.port], since, WITHIN).items():
             tally.case(f"{change.name} cuts {flow.course.name}", wrong)
+        flows.end(left.pop(change.port))
         kept = [flow for found in left.values() for flow in found]
         for flow, wrong in goes_on(kept).items():
             tally.case(f"{change.name} leaves {flow.course.name}", wrong)
     for change in changes:
         change.restore()
+    for change in changes:
         _begin(tally, flows, client, servers, change.port)
 
 

@@ -98,6 +98,16 @@ class Flows:
             raise FlowFailed(f"{course.name}: it began, and then nothing came")
         return flow
 
+    def end(self, flows: Iterable[Flow]) -> None:
+        """End flows, so that others can have their ports."""
+        with self._lock:
+            for flow in flows:
+                self._flows.remove(flow)
+                for end in flow.ends:
+                    if end in self._selector.get_map():
+                        self._selector.unregister(end)
+                    end.close()
+
     def _drive(self) -> None:
         while not self._stopping.is_set():
             following = time.monotonic() + _TICK
@@ -122,7 +132,7 @@ class Flows:
                 continue  # an ICMP error concerns one datagram only
             except OSError:
                 pass
-            with self._lock:
+            with self._lock, contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(key.fileobj)
 
 
