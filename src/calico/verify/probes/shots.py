@@ -14,7 +14,6 @@ from calico.verify.probes.ping import checksum
 TCP, UDP, SCTP, ICMP4, ICMP6 = 6, 17, 132, 1, 58
 ECHO, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _HEADERS = {0x0800: 20, 0x86DD: 40}
-_HOP_LIMIT = 64
 _SYN = 2
 
 Key = tuple[bytes, bytes, int, int, int]
@@ -31,6 +30,8 @@ class Shot:
     number: int
     port: int = 0
     icmp: tuple[int, int] = (0, 0)
+    sequence: int = 1
+    hop_limit: int = 64
     payload: bytes = b""
 
     @property
@@ -58,7 +59,7 @@ class Shot:
 
 def frame(shot: Shot, source_mac: str, target_mac: str) -> bytes:
     """Return a shot as an Ethernet frame."""
-    packet = _packet(shot.source, shot.destination, shot.protocol, _body(shot))
+    packet = _packet(shot, _body(shot))
     ethertype = 0x0800 if shot.source.version == 4 else 0x86DD
     return ethernet(source_mac, target_mac, ethertype, packet)
 
@@ -91,13 +92,15 @@ def _ends6(header: bytes) -> tuple[bytes, bytes]:
     return header[8:24], header[24:40]
 
 
-def _packet(source: Address, target: Address, protocol: int, body: bytes) -> bytes:
+def _packet(shot: Shot, body: bytes) -> bytes:
+    source, target = shot.source, shot.destination
+    how = shot.protocol, shot.hop_limit
     if source.version == 6:
-        header = struct.pack("!IHBB", 6 << 28, len(body), protocol, _HOP_LIMIT)
+        header = struct.pack("!IHBB", 6 << 28, len(body), *how)
         return header + source.packed + target.packed + body
     header = struct.pack(
         "!BBHHHBBH4s4s",
-        *(0x45, 0, 20 + len(body), 0, 0, _HOP_LIMIT, protocol, 0),
+        *(0x45, 0, 20 + len(body), 0, 0, *reversed(how), 0),
         source.packed,
         target.packed,
     )
@@ -119,7 +122,7 @@ def _body(shot: Shot) -> bytes:
         ports = (shot.number, shot.port)
         header = struct.pack("!HHIIBBHHH", *ports, 1, 0, 5 << 4, _SYN, 64000, 0, 0)
         return _summed(shot, header, 16)
-    header = struct.pack("!BBHHH", *shot.icmp, 0, shot.number, 1)
+    header = struct.pack("!BBHHH", *shot.icmp, 0, shot.number, shot.sequence)
     return _summed(shot, header + shot.payload, 2)
 
 
