@@ -135,6 +135,12 @@ class Control(Protocol):
     def restart_api(self) -> None:
         """Restart the Neutron API and wait until it answers."""
 
+    def dead_host(self, host: str) -> "AbstractContextManager[None]":
+        """Let a host die, its instances with it; bring it back afterwards.
+
+        Back means that it serves again: CloudError if it does not.
+        """
+
     def second_api(self, settings: str) -> "AbstractContextManager[Ask]":
         """Run one more Neutron API beside the first, with other settings.
 

@@ -10,9 +10,12 @@ from typing import Any
 from calico.lab import dhclient
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
-from calico.lab.topology import INTERNET_WEB4, INTERNET_WEB6, Kind
+from calico.lab.topology import INTERNET_WEB4, INTERNET_WEB6, UPLINK, Kind
 from calico.verify.cloud import Ask, CloudError, Host, Lease, Place, Site, Topology
 from calico.verify.inside import NamespacePlace
+from calico.verify.parallel import eventually
+
+_BACK = 60.0
 
 
 class LabCloud:
@@ -109,6 +112,28 @@ class LabControl:
     def restart_api(self) -> None:
         """Restart Neutron and wait until it serves."""
         self._lab.restart_neutron()
+
+    @contextmanager
+    def dead_host(self, host: str) -> Iterator[None]:
+        """Kill a host's agent and BIRD and take its uplink down; then undo all that."""
+        lab, agent = self._lab, self._lab.agent(host)
+        kept = f"net.ipv6.conf.{UPLINK}.keep_addr_on_down"
+        lab.run(host, ["sysctl", "-qw", f"{kept}=1"])  # or the link forgets who it is
+        agent.kill()
+        lab.restart_bird(host)  # which its agent would do
+        lab.run(host, ["ip", "link", "set", UPLINK, "down"])
+        try:
+            yield
+        finally:
+            lab.run(host, ["ip", "link", "set", UPLINK, "up"])
+            lab.run(host, ["sysctl", "-qw", f"{kept}=0"])
+            agent.start()
+            if not eventually(lambda: self._serves(host), _BACK):
+                raise CloudError(f"{host} did not come back in {_BACK:g} s")
+
+    def _serves(self, host: str) -> bool:
+        up, count = self._lab.sessions(host)
+        return 0 < count == up and host in self._lab.reporting_hosts()
 
     @contextmanager
     def second_api(self, settings: str) -> Iterator[Ask]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from calico.verify.checks import (
     adjacency,
+    admin_state,
+    anycast,
     choice,
     flat,
     groups,
@@ -14,6 +16,7 @@ from calico.verify.checks import (
     reachability,
     sameness,
     scale,
+    spoofing,
     status,
     truth,
     turning_on,
@@ -32,7 +35,7 @@ class Statement:
     title: str
     check: Check | None = None
     needs: tuple[str, ...] = ()
-    last: bool = False  # restarts the API under everybody else's feet
+    last: bool = False  # takes something away under everybody else's feet
 
 
 STATEMENTS = (
@@ -40,7 +43,7 @@ STATEMENTS = (
     Statement("S2", "visible hops", hops.check, ("A",)),
     Statement("S3", "no L2 adjacency", adjacency.check, ("A",)),
     Statement("S4", "the API tells the truth", truth.check, (*"ABCPQ",), last=True),
-    Statement("S5", "unicast and anycast"),
+    Statement("S5", "unicast and anycast", anycast.check, ("G",), last=True),
     Statement("S6", "multicast"),
     Statement("S7", "sameness of networks", sameness.check, (*"ABCPQ",)),
     Statement(
@@ -54,8 +57,8 @@ STATEMENTS = (
     Statement("S14", "fixed-IP choice", choice.check, (*"ABCPQ",)),
     Statement("S15", "one network or many", scale.check, (*"AM",)),
     Statement("S16", "security groups", groups.check, ("G",)),
-    Statement("S17", "anti-spoofing"),
-    Statement("S18", "admin_state_up"),
+    Statement("S17", "anti-spoofing", spoofing.check, ("G",)),
+    Statement("S18", "admin_state_up", admin_state.check, ("G",)),
     Statement("S19", "DHCP and router advertisements", leases.check, (*"ABC",)),
     Statement("S20", "port status follows reality", status.check, ("A",)),
     Statement("S21", "both ways of turning it on", turning_on.check, ("A",)),
