@@ -1,75 +1,21 @@
 """S17: an instance speaks as itself only, and neither as DHCP server nor as router."""
 
-import secrets
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Any
 
+from calico.model.ids import Prefix
 from calico.verify.checks import claiming, host_door
+from calico.verify.checks.attempts import PROJECT, Attempt, Field, judge, settled
 from calico.verify.cloud import Address, Site
-from calico.verify.parallel import eventually, parallel
-from calico.verify.probes.capture import Capture
-from calico.verify.probes.frames import mark_of, transmit
-from calico.verify.probes.shots import ICMP6, UDP, Shot, frame
+from calico.verify.parallel import parallel
 from calico.verify.reach import VERSIONS, attempt
 from calico.verify.result import Tally
-from calico.verify.stage import Net, Stage
+from calico.verify.stage import Stage
 
 OTHER_MAC = "02:00:5e:00:53:01"  # of the documentation range (RFC 7042), made local
-_EFFECT = 10.0
-_SETTLE = 0.4
-_PROJECT = "demo1"
 _OUTSIDE: tuple[Address, ...] = (IPv4Address("203.0.113.7"), IPv6Address("2001:db8::7"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """A packet from a source and a MAC, and whether it may arrive."""
-
-    name: str
-    mac: str
-    source: Address
-    arrives: bool = False
-    ports: tuple[int, int] = (9, 9)
-    icmp: int | None = None
-
-    def frame(self, target: Site, gateway: str, marker: bytes) -> bytes:
-        """Return it as a frame to one instance."""
-        version = self.source.version
-        shot = Shot(
-            source=self.source,
-            destination=target.address(version),
-            protocol=UDP if self.icmp is None else ICMP6,
-            number=self.ports[0],
-            port=self.ports[1],
-            icmp=(self.icmp or 0, 0),
-            hop_limit=255,
-            payload=marker,
-        )
-        return frame(shot, self.mac, gateway)
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Who tries, and at whom: one on its host and one in another rack, if there is."""
-
-    stage: Stage
-    tally: Tally
-    spoofer: Site
-    targets: tuple[Site, ...]
-
-    @property
-    def net(self) -> Net:
-        """The network of all of them."""
-        return self.stage.net_of(self.spoofer)
-
-    def update(self, **details: Any) -> None:
-        """Change the spoofer's port."""
-        api = self.stage.cloud.api(_PROJECT).network
-        api.update_port(self.spoofer.port, **details)
 
 
 def check(stage: Stage, tally: Tally) -> None:
@@ -138,116 +84,56 @@ def services(field: Field) -> list[Attempt]:
     ]
 
 
-def judge(field: Field, why: str, attempts: Sequence[Attempt]) -> None:
-    """Make all attempts at every target, and count what arrived and what did not.
-
-    What may arrive is what proves that a capture would have seen the rest.
-    """
-    seen = send(field, attempts)
-    missing = [a for a in attempts if a.arrives and len(seen[a]) < len(field.targets)]
-    if missing:  # a busy machine is not a broken network
-        seen |= send(field, missing)
-    for each in attempts:
-        for target in field.targets:
-            got = target in seen[each]
-            wrong = "it arrived" if got else "it did not arrive"
-            case = f"{why}{each.name}, to {target.short}"
-            field.tally.case(case, None if got is each.arrives else wrong)
-
-
-def send(field: Field, attempts: Iterable[Attempt]) -> dict[Attempt, set[Site]]:
-    """Make attempts; return at which targets each was seen."""
-    spoofer, attempts = field.spoofer, list(attempts)
-    gateway = field.stage.host_mac(spoofer)
-    mark = secrets.token_hex(8).encode()
-    with ExitStack() as stack:
-        captures = {
-            t: stack.enter_context(Capture(t.place, t.interface)) for t in field.targets
-        }
-        frames = [
-            each.frame(target, gateway, mark_of(mark, each.name))
-            for each in attempts
-            for target in field.targets
-        ]
-        transmit(spoofer.place, spoofer.interface, frames)
-
-        def seen() -> dict[Attempt, set[Site]]:
-            return {
-                each: {
-                    t for t, c in captures.items() if c.marked(mark_of(mark, each.name))
-                }
-                for each in attempts
-            }
-
-        # Long enough for what may arrive, and a little more for what may not.
-        eventually(lambda: all(f for a, f in seen().items() if a.arrives), 1.0)
-        eventually(lambda: False, _SETTLE)
-        return seen()
-
-
-def _settled(field: Field, attempts: Iterable[Attempt]) -> bool:
-    """Wait until attempts have the outcome that they should have."""
-    attempts = list(attempts)
-
-    def as_wished() -> bool:
-        found = send(field, attempts)
-        return all(bool(seen) is a.arrives for a, seen in found.items())
-
-    return eventually(as_wished, _EFFECT)
-
-
 def check_pairs(field: Field) -> None:
     """Allow addresses and prefixes, some of them from another MAC; take them back."""
-    own = field.spoofer.mac
-    attempts, pairs = [], []
+    pairs: list[dict[str, str]] = []
     for cidr in (field.net.cidr4, field.net.cidr6):
-        single, its = cidr[200], cidr[201]
-        block, others = (
-            ip_network((cidr[n], cidr.max_prefixlen - 3)) for n in (208, 216)
-        )
+        block, others = _blocks(cidr)
         pairs += [
-            {"ip_address": str(single)},
-            {"ip_address": str(its), "mac_address": OTHER_MAC},
+            {"ip_address": str(cidr[200])},
+            {"ip_address": str(cidr[201]), "mac_address": OTHER_MAC},
             {"ip_address": str(block)},
             {"ip_address": str(others), "mac_address": OTHER_MAC},
         ]
-        shapes = (
-            ("a pair's address", own, single, True),
-            ("a pair's address, another MAC", OTHER_MAC, single, False),
-            ("a pair's address and MAC", OTHER_MAC, its, True),
-            ("a pair's address, not its MAC", own, its, False),
-            ("in a pair's prefix", own, block[5], True),
-            ("in a pair's prefix, another MAC", OTHER_MAC, block[5], False),
-            ("beside a pair's prefix", own, cidr[207], False),
-            ("in a pair's prefix, its MAC", OTHER_MAC, others[5], True),
-            ("in a pair's prefix, not its MAC", own, others[5], False),
-            ("own address, a pair's MAC", OTHER_MAC, None, False),
-            ("own address", own, None, True),
-        )
-        attempts += [
-            Attempt(
-                name=f"IPv{cidr.version} {name}",
-                mac=mac,
-                source=source or field.spoofer.address(cidr.version),
-                arrives=may,
-            )
-            for name, mac, source, may in shapes
-        ]
+    attempts = [*_with_pairs(field, 4), *_with_pairs(field, 6)]
     field.update(allowed_address_pairs=pairs)
-    _settled(field, [a for a in attempts if a.arrives])
+    settled(field, [a for a in attempts if a.arrives])
     judge(field, "with pairs: ", attempts)
     field.update(allowed_address_pairs=[])
-    denied = [
-        Attempt(
-            name=a.name,
-            mac=a.mac,
-            source=a.source,
-            arrives=a.name.endswith("own address"),
-        )
-        for a in attempts
-    ]
-    _settled(field, denied)
+    denied = [replace(a, arrives=a.name.endswith("own address")) for a in attempts]
+    settled(field, denied)
     judge(field, "pairs taken back: ", denied)
+
+
+def _blocks(cidr: Prefix) -> tuple[Prefix, Prefix]:
+    """Return two prefixes of eight addresses in a subnet."""
+    first, second = (f"{cidr[n]}/{cidr.max_prefixlen - 3}" for n in (208, 216))
+    return ip_network(first), ip_network(second)
+
+
+def _with_pairs(field: Field, version: int) -> list[Attempt]:
+    """Return attempts at, beside and past what the pairs of `check_pairs` allow."""
+    spoofer = field.spoofer
+    own, its = spoofer.address(version), OTHER_MAC
+    cidr: Prefix = field.net.cidr4 if version == 4 else field.net.cidr6
+    block, others = _blocks(cidr)
+    shapes: tuple[tuple[str, str, Address, bool], ...] = (
+        ("a pair's address", spoofer.mac, cidr[200], True),
+        ("a pair's address, another MAC", its, cidr[200], False),
+        ("a pair's address and MAC", its, cidr[201], True),
+        ("a pair's address, not its MAC", spoofer.mac, cidr[201], False),
+        ("in a pair's prefix", spoofer.mac, block[5], True),
+        ("in a pair's prefix, another MAC", its, block[5], False),
+        ("beside a pair's prefix", spoofer.mac, cidr[207], False),
+        ("in a pair's prefix, its MAC", its, others[5], True),
+        ("in a pair's prefix, not its MAC", spoofer.mac, others[5], False),
+        ("own address, a pair's MAC", its, own, False),
+        ("own address", spoofer.mac, own, True),
+    )
+    return [
+        Attempt(name=f"IPv{version} {name}", mac=mac, source=source, arrives=may)
+        for name, mac, source, may in shapes
+    ]
 
 
 def check_owner(field: Field) -> None:
@@ -271,26 +157,26 @@ def _taken_in(field: Field) -> None:
     probe = Attempt(
         name="a pair made later", mac=field.spoofer.mac, source=pair, arrives=True
     )
-    wrong = None if _settled(field, [probe]) else "it never arrives"
+    wrong = None if settled(field, [probe]) else "it never arrives"
     field.tally.case(probe.name, wrong)
     field.update(allowed_address_pairs=[])
 
 
 def check_lifted(field: Field) -> None:
     """Without port security all of it arrives, and no group says who may come."""
-    spoofer, group = field.spoofer, field.stage.groups[_PROJECT]
+    spoofer, group = field.spoofer, field.stage.groups[PROJECT]
     free = foreign(field, arrives=True)
     field.update(port_security_enabled=False, security_group_ids=[])
     try:
-        _settled(field, free)
+        settled(field, free)
         judge(field, "port security off: ", free)
         _reached(field, "without port security", lambda wrong: not wrong)
         field.update(port_security_enabled=True)
-        _settled(field, [a for a in foreign(field) if not a.arrives])
+        settled(field, [a for a in foreign(field) if not a.arrives])
         _reached(field, "port security on, no group", bool)
     finally:
         field.update(port_security_enabled=True, security_group_ids=[group])
-    _settled(field, foreign(field))
+    settled(field, foreign(field))
     judge(field, "port security on again: ", foreign(field))
     _reached(field, f"{spoofer.short} is as before", lambda wrong: not wrong)
 
