@@ -9,20 +9,12 @@ import pytest
 from calico.model.groups import Groups
 from calico.model.ids import GroupId
 from calico.model.records import Policy
-from calico.verify.configurations import (
-    CONFIGURATIONS,
-    ESSENCE,
-    OUT,
-    Names,
-    OfAddresses,
-    OfGroup,
-    asked,
-    judged,
-)
+from calico.verify.configurations import CONFIGURATIONS, ESSENCE
 from calico.verify.probes.shots import TCP, Shot, frame, read_key
 from calico.verify.probes.volley import Outcome
 from calico.verify.roster import Roster
 from calico.verify.truth_table import expect
+from calico.verify.wish import OUT, Names, OfAddresses, OfGroup, asked, judged
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 SHOT = Shot(source=ONE, destination=OTHER, protocol=TCP, number=20000, port=8001)

@@ -1,66 +1,25 @@
 """Security group configurations that differ in all that rules can say. Pure.
 
-Each is one group, asked for through the API (`asked`) and told the judge (`judged`):
-two renderings of one wish, neither made from the other, nor by what the server has.
+Each is one group, with the rules that it is wished to have (`wish.Allow`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 from itertools import chain
-from typing import Any
 
-from calico.model.ids import AddressGroupId, GroupId
-from calico.model.records import (
-    PortRange,
-    Remote,
-    RemoteAddressGroup,
-    RemoteGroup,
-    Rule,
-)
 from calico.policy.evaluate import Direction
-from calico.verify.cloud import Address
+from calico.verify.wish import (
+    IN,
+    NUMBERS,
+    OUT,
+    Allow,
+    OfAddresses,
+    OfGroup,
+    OfInstance,
+    Whose,
+)
 
-IN, OUT = Direction.INGRESS, Direction.EGRESS
-NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 HIGH = (20000, 65535)  # where shots come from, and answers go to
-
-
-@dataclass(frozen=True, slots=True)
-class OfGroup:
-    """The members of a configuration's group."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class OfAddresses:
-    """The addresses of an address group: those of the instances that it names."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class OfInstance:
-    """The one address of an instance, as a prefix."""
-
-    key: str
-
-
-Whose = OfGroup | OfAddresses | OfInstance | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allow:
-    """A rule as a person would ask for it; `spelled` is how the API hears it."""
-
-    direction: Direction = IN
-    version: int
-    protocol: int | None = None
-    spelled: str | None = None
-    first: int | None = None
-    last: int | None = None
-    whose: Whose = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,68 +31,6 @@ class Configuration:
     allows: tuple[Allow, ...] = ()
     stateful: bool = True
     more: tuple[str, ...] = ()  # other configurations' groups that its ports are in
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Ids of what configurations name, and the instances' addresses."""
-
-    groups: Mapping[str, str]
-    address_groups: Mapping[str, str]
-    addresses: Mapping[str, tuple[Address, ...]]
-
-    def one(self, instance: str, version: int) -> str:
-        """Return an instance's address of an IP version, as a prefix."""
-        found = next(a for a in self.addresses[instance] if a.version == version)
-        return str(ip_network(found))
-
-
-def asked(allow: Allow, names: Names) -> dict[str, Any]:
-    """Return a rule as the Neutron API is asked for it."""
-    body: dict[str, Any] = {
-        "direction": allow.direction.value,
-        "ether_type": f"IPv{allow.version}",
-        "protocol": allow.spelled,
-        "port_range_min": allow.first,
-        "port_range_max": allow.last,
-    }
-    match allow.whose:
-        case OfGroup(key=key):
-            body["remote_group_id"] = names.groups[key]
-        case OfAddresses(key=key):
-            body["remote_address_group_id"] = names.address_groups[key]
-        case OfInstance(key=key):
-            body["remote_ip_prefix"] = names.one(key, allow.version)
-        case None:
-            pass
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def judged(allow: Allow, names: Names) -> Rule:
-    """Return a rule as the judge hears it."""
-    ports = allow.first is not None and allow.protocol in NUMBERS.values()
-    return Rule(
-        version=allow.version,
-        protocol=allow.protocol,
-        ports=PortRange(first=allow.first or 0, last=allow.last or 0)
-        if ports
-        else None,
-        icmp_type=None if ports else allow.first,
-        icmp_code=None if ports else allow.last,
-        remote=_remote(allow, names),
-    )
-
-
-def _remote(allow: Allow, names: Names) -> Remote | None:
-    match allow.whose:
-        case OfGroup(key=key):
-            return RemoteGroup(GroupId(names.groups[key]))
-        case OfAddresses(key=key):
-            return RemoteAddressGroup(AddressGroupId(names.address_groups[key]))
-        case OfInstance(key=key):
-            return ip_network(names.one(key, allow.version))
-        case None:
-            return None
 
 
 Made = Iterable[Allow]
@@ -171,24 +68,28 @@ def _any(whose: Whose = None, direction: Direction = IN) -> tuple[Allow, ...]:
 
 
 def _icmp(
-    kind: int | None = None, whose: Whose = None, direction: Direction = IN
+    types: Mapping[int, int] | None = None,
+    code: int | None = None,
+    whose: Whose = None,
+    direction: Direction = IN,
 ) -> tuple[Allow, ...]:
-    """Allow ICMP of both families, all of it or an echo request."""
+    """Allow ICMP of both families: all of it, a type, or a type's one code."""
     return tuple(
         Allow(
             direction=direction,
             version=version,
             protocol=number,
             spelled=spelled,
-            first=None if kind is None else type_,
-            last=kind,
+            first=types[version] if types else None,
+            last=code,
             whose=whose,
         )
         # A number, and a name that is out of use (P3).
-        for version, number, spelled, type_ in ((4, 1, "1", 8), (6, 58, "icmpv6", 128))
+        for version, number, spelled in ((4, 1, "1"), (6, 58, "icmpv6"))
     )
 
 
+_ECHO = {4: 8, 6: 128}
 OPEN_OUT = _any(direction=OUT)
 _SERVICE = (*_ports("tcp", (8001, 8001)), *_ports("udp", (8001, 8001)), *_icmp())
 DEFAULT = Configuration(
@@ -200,11 +101,20 @@ CONFIGURATIONS = (
     DEFAULT,
     Configuration(key="open", instances={"open": 1}, allows=(*_any(), *OPEN_OUT)),
     Configuration(key="closed", instances={"closed": 0}),
-    Configuration(key="outward", instances={"outward": 2}, allows=OPEN_OUT),
+    Configuration(
+        key="outward",
+        instances={"outward": 2},
+        allows=(*_any(OfAddresses("none")), *OPEN_OUT),  # P1: nobody is not everybody
+    ),
     Configuration(
         key="ranges",
         instances={"ranges": 0},
-        allows=(*_ports("tcp", (8000, 8010)), *_ports("udp", (9000, 9000)), *OPEN_OUT),
+        allows=(
+            *_ports("tcp", (8000, 8010)),
+            *_ports("udp", (9000, 9000)),
+            *_icmp(_ECHO, 1),
+            *OPEN_OUT,
+        ),
     ),
     Configuration(
         key="group",
@@ -212,19 +122,24 @@ CONFIGURATIONS = (
         allows=(
             *_ports("udp", None, OfGroup("ranges")),
             *_ports("tcp", (9000, 9999), OfGroup("outward")),
-            *_icmp(None, OfGroup("default")),
+            *_icmp(whose=OfGroup("default")),
             *OPEN_OUT,
         ),
     ),
     Configuration(
         key="addresses",
         instances={"addresses": 2},
-        allows=(*_any(OfAddresses("few")), *OPEN_OUT),
+        allows=(
+            *_any(OfAddresses("few")),
+            *_ports("udp", (8500, 9000), OfInstance("default1")),
+            *_icmp(_ECHO, 0, OfGroup("group")),
+            *OPEN_OUT,
+        ),
     ),
     Configuration(
         key="nobody",
         instances={"nobody": 0},
-        allows=(*_any(OfAddresses("none")), *_icmp(0), *OPEN_OUT),
+        allows=(*_any(OfAddresses("none")), *_icmp(_ECHO), *OPEN_OUT),
     ),
     Configuration(
         key="prefix",
@@ -237,7 +152,7 @@ CONFIGURATIONS = (
         ),
     ),
     Configuration(
-        key="icmp", instances={"icmp": 2}, allows=(*_icmp(0), *_any(direction=OUT))
+        key="icmp", instances={"icmp": 2}, allows=(*_icmp(_ECHO, 0), *OPEN_OUT)
     ),
     Configuration(
         key="inward",
@@ -246,7 +161,7 @@ CONFIGURATIONS = (
             *_any(),
             *_ports("udp", (8001, 8001), direction=OUT),
             *_ports("tcp", (8001, 9000), OfGroup("open"), OUT),
-            *_icmp(0, OfAddresses("few"), OUT),
+            *_icmp(_ECHO, 0, OfAddresses("few"), OUT),
         ),
     ),
     Configuration(

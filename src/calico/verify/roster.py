@@ -10,19 +10,11 @@ from calico.model.groups import Groups
 from calico.model.ids import AddressGroupId, GroupId
 from calico.model.records import Policy
 from calico.verify.cloud import Site
-from calico.verify.configurations import (
-    ADDRESS_GROUPS,
-    DEFAULT,
-    IN,
-    OUT,
-    Configuration,
-    Names,
-    asked,
-    judged,
-)
+from calico.verify.configurations import ADDRESS_GROUPS, DEFAULT, Configuration
 from calico.verify.parallel import parallel
 from calico.verify.probes.volley import End
 from calico.verify.stage import Stage
+from calico.verify.wish import IN, OUT, Names, asked, judged
 
 NETWORK, PROJECT = "G", "demo1"
 SERVED = (8001, 8005, 9000)  # ports that every instance answers on, TCP and UDP

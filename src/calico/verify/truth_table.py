@@ -11,7 +11,7 @@ from typing import Any
 
 from calico.policy.evaluate import Direction, Packet, evaluate
 from calico.verify.cloud import Site
-from calico.verify.configurations import ESSENCE, IN, OUT
+from calico.verify.configurations import ESSENCE
 from calico.verify.probes.echo import request
 from calico.verify.probes.shots import ECHO, ICMP4, ICMP6, SCTP, TCP, UDP, Shot
 from calico.verify.probes.volley import Aim, Outcome, fire
@@ -19,6 +19,7 @@ from calico.verify.reach import title
 from calico.verify.result import Tally
 from calico.verify.roster import Roster, assemble
 from calico.verify.stage import Stage
+from calico.verify.wish import IN, OUT
 
 PORTS = {TCP: (8001, 8005, 9000), UDP: (8001, 9000), SCTP: (8001,)}
 _FIRST_NUMBER = 20000
