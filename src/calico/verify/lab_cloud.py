@@ -119,10 +119,10 @@ class LabControl:
         lab, agent = self._lab, self._lab.agent(host)
         kept = f"net.ipv6.conf.{UPLINK}.keep_addr_on_down"
         lab.run(host, ["sysctl", "-qw", f"{kept}=1"])  # or the link forgets who it is
-        agent.kill()
-        lab.restart_bird(host)  # which its agent would do
-        lab.run(host, ["ip", "link", "set", UPLINK, "down"])
         try:
+            agent.kill()
+            lab.restart_bird(host)  # which would be its agent's to start
+            lab.run(host, ["ip", "link", "set", UPLINK, "down"])
             yield
         finally:
             lab.run(host, ["ip", "link", "set", UPLINK, "up"])

@@ -3,7 +3,7 @@
 The address is an allowed pair of every member's port, and an address of its loopback.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -164,14 +164,11 @@ def _with_clients(service: Service, *keys: str) -> Service:
 @contextmanager
 def _down(stage: Stage, site: Site) -> Iterator[None]:
     api = stage.cloud.api(_PROJECT).network
-    set_to: Callable[[bool], object] = lambda up: api.update_port(  # noqa: E731
-        site.port, admin_state_up=up
-    )
-    set_to(False)
+    api.update_port(site.port, admin_state_up=False)
     try:
         yield
     finally:
-        set_to(True)
+        api.update_port(site.port, admin_state_up=True)
 
 
 def _delete(stage: Stage, site: Site) -> None:

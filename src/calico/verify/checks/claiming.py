@@ -33,12 +33,14 @@ def _questions(stage: Stage, tally: Tally, sites: Three, version: int) -> None:
     one, other, _ = sites
     wanted = _gateway(stage, one, version)
     own, foreign = one.address(version), other.address(version)
-    claims = (
+    claims = [
         ("as itself", (one.mac, one.mac, own), True),
         ("with a foreign address", (one.mac, one.mac, foreign), False),
         ("in a foreign frame", (_OTHER_MAC, one.mac, own), False),
         ("as another", (other.mac, other.mac, foreign), False),
-    )
+    ]
+    if version == 4:  # what ND says of a MAC is not believed, if heard
+        claims.append(("naming a foreign MAC", (one.mac, _OTHER_MAC, own), False))
     for name, (outer, inner, address), expected in claims:
         claim = Claim(ethernet=outer, mac=inner, address=address)
         question = asked(claim, wanted, stage.host_mac(one))
