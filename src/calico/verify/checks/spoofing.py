@@ -25,6 +25,7 @@ def check(stage: Stage, tally: Tally) -> None:
     judge(field, "", [*foreign(field), *services(field)])
     claiming.check(stage, tally, (g["g1"], g["g2"], g["g4"]))
     host_door.check(stage, tally, g["g1"])
+    check_refused(field)
     check_pairs(field)
     check_owner(field)
     check_lifted(field)
@@ -103,6 +104,23 @@ def check_pairs(field: Field) -> None:
     denied = [replace(a, arrives=a.name.endswith("own address")) for a in attempts]
     settled(field, denied)
     judge(field, "pairs taken back: ", denied)
+
+
+def check_refused(field: Field) -> None:
+    """P47: the API refuses a pair that is not the project's to have, as a 409."""
+    stage, port = field.stage, field.spoofer.port
+    theirs = [*_OUTSIDE]
+    if "B" in stage.nets:  # of another project
+        theirs += [stage.nets["B"].cidr4[200], stage.nets["B"].cidr6[200]]
+    for address in theirs:
+        pairs = [{"ip_address": str(address)}]
+        reply = stage.cloud.api(PROJECT).network.put(
+            f"/ports/{port}", json={"port": {"allowed_address_pairs": pairs}}
+        )
+        wrong = None if reply.status_code == 409 else f"HTTP {reply.status_code}"
+        field.tally.case(f"pair {address}, which is another's, is refused", wrong)
+    stored = stage.cloud.api(PROJECT).network.get_port(port).allowed_address_pairs
+    field.tally.case("no such pair is stored", str(stored) if stored else None)
 
 
 def _blocks(cidr: Prefix) -> tuple[Prefix, Prefix]:
