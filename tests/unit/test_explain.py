@@ -235,6 +235,20 @@ def test_a_fixed_address_goes_before_another_ports_pair() -> None:
     assert found.question.target.port == TWO.port
 
 
+@pytest.mark.parametrize(
+    ("prefix", "what"),
+    [("10.65.0.64/26", "neighbour"), ("10.65.0.70/32", "ingress policy")],
+)
+def test_an_instance_is_asked_for_what_is_within_a_pairs_network(
+    prefix: str, what: str
+) -> None:
+    holder = replace(TWO, pairs=(pair(prefix),))
+    found = of_words(items(ONE, holder), target="10.65.0.70")
+    assert last(found)[:2] == (OTHER, what)
+    assert found.allowed
+    assert found.complete is (what == "ingress policy")
+
+
 def test_a_circle_of_routes_ends() -> None:
     back = TwoHosts({"router": Forwarded(interface="to-a")})
     found = of_words(items(ONE, TWO), back)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, ip_network
 
-from calico.model.ids import GroupId
+from calico.model.ids import GroupId, Prefix
 from calico.model.records import ICMP, Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import sources
@@ -80,8 +80,32 @@ def sending(end: End, packet: Packet, world: World) -> Iterator[Hop]:
 def arriving(end: End, packet: Packet, world: World) -> Iterator[Hop]:
     """Yield what the receiver's host does, after the route to the port's tap."""
     yield _served(end)
-    if end.endpoint is not None:
-        yield from _policy(end.endpoint, packet, world, Direction.INGRESS)
+    if end.endpoint is None:
+        return
+    yield from _policy(end.endpoint, packet, world, Direction.INGRESS)
+    prefix = _only_within(end.endpoint, packet)
+    if prefix is not None:
+        yield Hop(
+            node=world.host,
+            what="neighbour",
+            outcome=Outcome.UNKNOWN,
+            detail=f"{packet.destination} is within the allowed address pair {prefix}: "
+            "the instance answers for it, or not",
+        )
+
+
+def _only_within(endpoint: Endpoint, packet: Packet) -> Prefix | None:
+    """Return the pair's network that a destination is in, if it is nothing better.
+
+    Single addresses are permanent neighbours; for those within a network the host has
+    to ask the instance.
+    """
+    address = packet.destination
+    held = [pair.prefix for pair in endpoint.pairs if address in pair.prefix]
+    single = any(prefix.prefixlen == prefix.max_prefixlen for prefix in held)
+    if address in endpoint.addresses or single or not held:
+        return None
+    return held[0]
 
 
 def to_host(node: str, packet: Packet) -> Hop:

@@ -104,7 +104,7 @@ def send(lab: Lab, drawn: Picture, explanation: Explanation) -> Sent:
     asked = explanation.question
     last = explanation.hops[-1]
     if not explanation.complete:
-        raise BadQuestion(f"there is nowhere to watch: {last.detail}")
+        raise BadQuestion(f"there is nothing to compare with: {last.detail}")
     if asked.target.port is None:
         sharers = drawn.sharers(asked.target.address)
         if sharers or (last.what, last.outcome) == ("outside", Outcome.DENIED):
