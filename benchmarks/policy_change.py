@@ -26,7 +26,7 @@ from calico.model.ids import (
     ProjectId,
 )
 from calico.model.records import Endpoint, Policy, PortRange, RemoteGroup, Rule
-from calico.plan.filter import FilterPlanner, Sections
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections
 from calico.reconcile.filter import compare_sections
 from calico.system.nft import Nft
 
@@ -102,8 +102,9 @@ class Bench:
 
     def apply(self, groups: Groups) -> None:
         """Make the filter what these groups come to."""
-        taps = {e.interface for e in self._endpoints}
-        planned = self._planner.plan(self._endpoints, (), groups, taps)
+        taps = frozenset(e.interface for e in self._endpoints)
+        facts = FilterFacts(taps=taps)
+        planned = self._planner.plan(self._endpoints, (), groups, facts)
         self._nft.apply(compare_sections(planned, self._left))
         self._left = planned
 

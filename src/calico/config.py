@@ -4,6 +4,7 @@ The only place below the command line that knows where settings come from: every
 else is handed a frozen value.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from calico.model.ids import HostName
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
 
 
 class BadSettings(ValueError):  # noqa: N818 - names what the settings are
@@ -55,6 +58,11 @@ class AgentSettings:
     log_level: str = "info"
     log_json: bool = False
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
+
+    def __post_init__(self) -> None:
+        for name in self.uplinks:
+            if not _INTERFACE.fullmatch(name):
+                raise ValueError(f"uplinks: {name!r} is no name of an interface")
 
 
 def load_agent_settings(path: Path) -> AgentSettings:

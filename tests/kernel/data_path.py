@@ -89,6 +89,7 @@ class HostBed:
     keeper: Keeper | None = None
     cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
+    settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
         """Make a guest and its tap, as Nova would; `up` sets the host's end up."""
@@ -116,7 +117,7 @@ class HostBed:
         world = self.world(endpoints)
         with in_netns(self.host):
             if self.keeper is None:
-                self.keeper = Keeper(Kernel(), AgentSettings(host=HOST))
+                self.keeper = Keeper(Kernel(), self.settings)
             gateways = plan_dnsmasq(world).gateways
             _, delta = self.keeper.compare(world, gateways, resync=resync)
             outcome = self.keeper.apply(delta)

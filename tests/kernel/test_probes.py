@@ -17,8 +17,11 @@ from typing import Self
 import pytest
 from tests.kernel.netns import Netns, eventually, link
 
+from calico.model.records import ICMP, PORT_PROTOCOLS
+from calico.policy.evaluate import Packet
 from calico.verify.checks.flat import Ends, Watch, exchange
 from calico.verify.cloud import Address, CloudError
+from calico.verify.explain.probe import send
 from calico.verify.inside import NamespacePlace
 from calico.verify.probes.capture import Capture, Frame
 from calico.verify.probes.echo import PORT, Responder, ask_datagram
@@ -392,6 +395,32 @@ def _open_tap(name: str) -> int:
     file = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
     return file
+
+
+@BOTH
+@pytest.mark.parametrize("protocol", [6, 17, 47, 132, 136, "icmp"])
+def test_one_packet_is_seen_if_it_arrives_and_only_then(
+    routed: Path, protocol: int | str, version: int
+) -> None:
+    number = ICMP[version] if isinstance(protocol, str) else protocol
+    packet = Packet(
+        source=ONE[version],
+        destination=OTHER[version],
+        protocol=number,
+        port=7 if number in PORT_PROTOCOLS else None,
+        icmp_type={4: 8, 6: 128}[version] if protocol == "icmp" else None,
+        icmp_code=0 if protocol == "icmp" else None,
+    )
+    # A tracker that finds fault with the packet would let a stateful filter drop it.
+    drop = f"meta l4proto {number} ct state"
+    invalid = f"{drop} invalid drop" if number != 136 else ""
+    nft(routed, CHAIN.format("filter hook forward priority 0;", invalid))
+    assert send(routed.a, routed.b, "eth0", packet).arrived
+    new = CHAIN.format("filter hook forward priority 0;", f"{drop} new,invalid drop")
+    nft(routed, new)
+    sent = send(routed.a, routed.b, "eth0", packet)
+    assert not sent.arrived
+    assert "not seen" in sent.detail
 
 
 def test_a_table_that_cannot_be_read_is_not_an_empty_one() -> None:

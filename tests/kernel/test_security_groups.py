@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 import pytest
-from tests.kernel.data_path import HostBed, endpoint, host_bed
-from tests.kernel.netns import Netns, eventually, in_netns
+from tests.kernel.data_path import HOST, HostBed, endpoint, host_bed
+from tests.kernel.netns import Netns, eventually, in_netns, link
 
+from calico.config import AgentSettings
 from calico.model.groups import Groups
 from calico.model.ids import AddressGroupId, GroupId
 from calico.model.records import (
@@ -276,3 +277,21 @@ def test_a_packet_counts_for_the_rule_that_let_it_in(bed: HostBed) -> None:
     assert hits["ingress", SERVERS, "6-81-4"] == 0
     assert hits["egress", CLIENTS, "any4"] >= 2
     assert hits["ingress", "", ""] >= 1
+
+
+def test_instances_are_forwarded_by_uplinks_and_no_other_interface(
+    bed: HostBed,
+) -> None:
+    outside = {name: bed.stack.enter_context(Netns(name)) for name in ("up0", "mgmt")}
+    for number, (name, there) in enumerate(outside.items(), 1):
+        link(bed.host, name, there, "eth0")
+        bed.host.ip("addr", "add", f"192.0.2.{number * 16}/28", "dev", name)
+        there.ip("addr", "add", f"192.0.2.{number * 16 + 1}/28", "dev", "eth0")
+        there.ip("route", "add", "default", "via", f"192.0.2.{number * 16}")
+    bed.settings = AgentSettings(host=HOST, uplinks=("up0",))
+    serve(bed, groups(Rule(version=4, id="any4")))
+    b = bed.guests[B.port]
+    assert b.pings("192.0.2.17"), "by the uplink"
+    assert outside["up0"].pings("10.65.0.3")
+    assert not b.pings("192.0.2.33"), "the host's own network"
+    assert not outside["mgmt"].pings("10.65.0.3")

@@ -37,6 +37,7 @@ def test_settings_are_read_with_defaults_for_the_rest(tmp_path: Path) -> None:
         ('host = "h"\n[etcd]\nendpoint = "x"\n', "unknown setting etcd.endpoint"),
         ('host = "h"\nresync_interval = "soon"\n', "resync_interval"),
         ("host = \n", "agent.toml"),
+        ('host = "h"\nuplinks = ["eth0", "a\\" b"]\n', "uplinks"),
     ],
 )
 def test_bad_settings_name_the_file_and_the_reason(

@@ -14,7 +14,7 @@ from tests.unit.hosts import SUBNET, endpoint, pair, world
 from calico.model.groups import Groups
 from calico.model.ids import InterfaceName, Mac, SubnetId
 from calico.plan.antispoof import Element, sources
-from calico.plan.filter import FilterPlanner, Sections, merged, plan_filter
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged, plan_filter
 from calico.plan.host import (
     HostFacts,
     HostPlan,
@@ -35,6 +35,7 @@ CORNERS = {
     4: tuple(ip_address(f"10.65.0.{n}") for n in (2, 3, 4, 8)),
     6: tuple(ip_address(f"2001:db8:65::{n}") for n in (2, 3, 4, 8)),
 }
+OPEN_A = FilterFacts(taps=frozenset({A.interface}))
 FACTS = HostFacts(
     address4=IPv4Address("192.0.2.1"),
     address6=IPv6Address("2001:db8::1"),
@@ -165,7 +166,7 @@ def test_p50_neighbour_limits_are_raised_where_the_kernel_has_them() -> None:
 
 
 def test_s3_broadcast_addresses_of_all_subnets_are_guarded() -> None:
-    elements = plan_filter([], [SUBNET], Groups(), ()).elements
+    elements = plan_filter([], [SUBNET], Groups(), FilterFacts()).elements
     assert elements == {Element("inet", "broadcasts", "10.65.0.255"): ""}
 
 
@@ -173,7 +174,7 @@ def test_s17_port_security_decides_on_the_gate() -> None:
     gate = Element("inet", "from_port", f'"{A.interface}"')
     for secure, verdict in ((True, "goto guarded"), (False, "goto destination")):
         port = replace(A, port_security=secure)
-        elements = plan_filter([port], [], Groups(), {A.interface}).elements
+        elements = plan_filter([port], [], Groups(), OPEN_A).elements
         assert elements[gate] == verdict
 
 
@@ -227,9 +228,12 @@ def test_p51_sections_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> Non
             replace(one, groups=corners.of_port())
             for one in corners.random.sample([A, B], corners.random.choice((0, 1, 2)))
         )
-        taps = {e.interface for e in some if corners.random.random() < 0.8}
-        sections = planner.plan(some, [SUBNET], groups, taps)
-        fresh = plan_filter(some, [SUBNET], groups, taps)
+        facts = FilterFacts(
+            taps=frozenset(e.interface for e in some if corners.random.random() < 0.8),
+            uplinks=corners.random.choice([(), ("up0",), ("up0", "up1")]),
+        )
+        sections = planner.plan(some, [SUBNET], groups, facts)
+        fresh = plan_filter(some, [SUBNET], groups, facts)
         whole = merged(sections.values())
         assert (whole.parts, whole.elements) == (fresh.parts, fresh.elements)
         change = compare_sections(sections, left)
@@ -240,9 +244,9 @@ def test_p51_sections_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> Non
 
 def test_p51_a_change_costs_its_own_sections() -> None:
     planner = FilterPlanner()
-    before = planner.plan([A, B], [SUBNET], OPEN_GROUPS, ())
-    again = planner.plan([A, B], [SUBNET], OPEN_GROUPS, ())
+    before = planner.plan([A, B], [SUBNET], OPEN_GROUPS, FilterFacts())
+    again = planner.plan([A, B], [SUBNET], OPEN_GROUPS, FilterFacts())
     assert all(again[name] is section for name, section in before.items())
-    after = planner.plan([A, B], [SUBNET], OPEN_GROUPS, {A.interface})
+    after = planner.plan([A, B], [SUBNET], OPEN_GROUPS, OPEN_A)
     changed = [name for name in after if after[name] is not before.get(name)]
     assert changed == [f"port {A.interface}"]

@@ -17,7 +17,7 @@ from calico.model.groups import Groups
 from calico.model.ids import Address, Interface, InterfaceName
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
-from calico.plan.filter import FilterPlanner, Sections, plan_filter
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, plan_filter
 from calico.plan.host import (
     Bridge,
     HostFacts,
@@ -85,6 +85,7 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
         address4=address4 if isinstance(address4, IPv4Address) else None,
         address6=address6 if isinstance(address6, IPv6Address) else None,
         taps=have.taps,
+        uplinks=settings.uplinks,
     )
 
 
@@ -125,7 +126,8 @@ class Keeper:
         NftError or OSError if it cannot be done.
         """
         absent = self._host.read(resync=True).absent
-        parts = plan_filter((), (), Groups(), ()).parts
+        facts = FilterFacts(uplinks=self._settings.uplinks)
+        parts = plan_filter((), (), Groups(), facts).parts
         empty = {name: part for name, part in parts.items() if name.family in absent}
         if empty:
             self._host.change_filter(FilterChange(renewed=absent, put=empty))

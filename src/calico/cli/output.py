@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: object) -> None:
@@ -26,8 +27,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*map(_cell, row))
     console.print(table)
+
+
+def _cell(value: object) -> Text:
+    """Return a cell that is shown as it is: names may look like rich's markup."""
+    return value if isinstance(value, Text) else Text(str(value))
 
 
 @contextmanager
@@ -55,13 +61,22 @@ def progress() -> Iterator[Callable[[str], None]]:
         yield tell
 
 
+class CannotBegin(click.ClickException):
+    """There is nothing to do what was asked with, or no right to."""
+
+    exit_code = 2
+
+
 @contextmanager
-def one_sentence(*failures: type[Exception]) -> Iterator[None]:
-    """Turn the named exceptions into a message and exit code 1."""
+def one_sentence(
+    *failures: type[Exception],
+    told: type[click.ClickException] = click.ClickException,
+) -> Iterator[None]:
+    """Turn the named exceptions into a message and an exit code, 1 if not `told`."""
     try:
         yield
     except failures as e:
-        raise click.ClickException(str(e)) from e
+        raise told(str(e)) from e
 
 
 def shell_exports(variables: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from calico.cli.output import print_json, print_table, progress
+from calico.cli.output import CannotBegin, print_json, print_table, progress
 from calico.lab import build, environment
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
@@ -16,12 +16,6 @@ from calico.verify.report import COLUMNS, as_json, as_rows
 from calico.verify.result import Report
 from calico.verify.run import verify as run_verify
 from calico.verify.statements import IDS
-
-
-class _CannotBegin(click.ClickException):
-    """There is nothing to verify, or no right to."""
-
-    exit_code = 2
 
 
 @click.command()
@@ -45,13 +39,13 @@ def verify(*, name: str, only: str | None, to_json: bool, output: Path | None) -
         build.check_root()
         lab = Lab.load(name)
     except LabFailed as e:
-        raise _CannotBegin(str(e)) from e
+        raise CannotBegin(str(e)) from e
     if not lab.complete:
-        raise _CannotBegin(f"lab {name} is incomplete; `calico lab down {name}` first")
+        raise CannotBegin(f"lab {name} is incomplete; `calico lab down {name}` first")
     try:
         report = _run(lab, chosen)
     except (CloudError, LabFailed) as e:
-        raise _CannotBegin(str(e)) from e
+        raise CannotBegin(str(e)) from e
     body = as_json(report)
     if output is not None:
         output.write_text(json.dumps(body, indent=2) + "\n")

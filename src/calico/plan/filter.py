@@ -4,7 +4,8 @@ A section is what one thing comes to: a port, one direction of a group, a remote
 what every host has. Sections have no part and no element in common.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import ParamSpec
 
@@ -22,12 +23,24 @@ from calico.plan.policy import (
     slot_elements,
     stateless_groups,
 )
+from calico.plan.ruleset import passage
 from calico.policy.evaluate import Direction
 
 Sections = Mapping[str, Section]
 """Sections by what they are of."""
 
 P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterFacts:
+    """What a filter depends on of the host: its `tap` links, and its uplinks.
+
+    Gates are open for ports whose tap is there.
+    """
+
+    taps: frozenset[InterfaceName] = frozenset()
+    uplinks: tuple[str, ...] = ()
 
 
 class FilterPlanner:
@@ -45,11 +58,11 @@ class FilterPlanner:
         endpoints: Iterable[Endpoint],
         subnets: Iterable[Subnet],
         groups: Groups,
-        open_: Container[InterfaceName],
+        facts: FilterFacts,
     ) -> Sections:
         """Return the filter of a host that serves `endpoints`.
 
-        Gates are open for the interfaces in `open_`. `subnets` are the cloud's.
+        `subnets` are the cloud's.
         """
         endpoints = tuple(endpoints)
         guarded = [e for e in endpoints if e.port_security]
@@ -65,13 +78,13 @@ class FilterPlanner:
             return known[1]
 
         slots = max([SLOTS, *(len(e.groups) for e in guarded)])
-        keep("all hosts", _common, slots)
+        keep("all ports", _common, slots, tuple(facts.uplinks))
         keep("broadcasts", _broadcasts, frozenset(s.prefix for s in subnets))
         stateless = stateless_groups(groups)
         for one in endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
-            is_open = one.interface in open_
+            is_open = one.interface in facts.taps
             keep(f"port {one.interface}", _port, one, stateful, is_open)
         remotes: set[Remote] = set()
         for group in {group for e in guarded for group in e.groups}:
@@ -90,10 +103,10 @@ def plan_filter(
     endpoints: Iterable[Endpoint],
     subnets: Iterable[Subnet],
     groups: Groups,
-    open_: Container[InterfaceName],
+    facts: FilterFacts,
 ) -> Section:
     """Return a filter whole: for what has no memory, and to judge what has."""
-    sections = FilterPlanner().plan(endpoints, subnets, groups, open_)
+    sections = FilterPlanner().plan(endpoints, subnets, groups, facts)
     return merged(sections.values())
 
 
@@ -107,9 +120,11 @@ def merged(sections: Iterable[Section]) -> Section:
     return whole
 
 
-def _common(slots: int) -> Section:
+def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
+    for chain in passage(uplinks):
+        section.add(chain)
     return section
 
 

@@ -33,7 +33,7 @@ from calico.model.ids import (
 from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
-from calico.plan.filter import FilterPlanner, Sections, merged
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
 from calico.plan.policy import Section
 from calico.policy.ownership import RefusedPair, confine
 
@@ -137,11 +137,12 @@ State = Mapping[Key, Item]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a plan has to know of the host: its addresses, the `tap` links it has."""
+    """What a plan has to know of the host: its addresses, `tap` links and uplinks."""
 
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
     taps: frozenset[InterfaceName] = frozenset()
+    uplinks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +227,10 @@ def plan_host(
     return HostPlan(
         state=state_of(items),
         filter=(planner or FilterPlanner()).plan(
-            accepted, world.subnets.values(), world.groups, facts.taps
+            accepted,
+            world.subnets.values(),
+            world.groups,
+            FilterFacts(taps=facts.taps, uplinks=facts.uplinks),
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),

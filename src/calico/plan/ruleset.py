@@ -13,6 +13,7 @@ What a packet between instances passes, in order: `prerouting` (is the source it
 are chains of their own, so that to accept in one is not to accept in the other.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -235,6 +236,8 @@ _INET = Table(
         Chain(
             "forward_from",
             (
+                Rule(f"iifname {_ANY_TAP} jump leaving", "by which interface"),
+                Rule(f"oifname {_ANY_TAP} jump entering", "by which interface"),
                 Rule(
                     f"iifname {_ANY_TAP} goto forward_from_instance",
                     "from an instance",
@@ -332,3 +335,19 @@ _ARP = Table(
     ),
 )
 TABLES = (_INET, _ARP)
+
+
+def passage(uplinks: Iterable[str]) -> Iterator[Chain]:
+    """Yield what instances may leave by, and be entered by: uplinks, other instances.
+
+    A host's other interfaces are its own networks, for management or storage: it
+    forwards, and must not forward into those. Without uplinks nothing is said.
+    """
+    names = sorted(set(uplinks))
+    for chain, selector in (("leaving", "oifname"), ("entering", "iifname")):
+        rules = [
+            Rule(f"{selector} {_ANY_TAP} return", "an instance"),
+            *(Rule(f'{selector} "{name}" return', "an uplink") for name in names),
+            Rule("counter drop", "the host's own networks are no way"),
+        ]
+        yield Chain(chain, tuple(rules) if names else ())

@@ -2,8 +2,11 @@
 
 import contextlib
 import ipaddress
+import select
 import socket
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -97,6 +100,20 @@ class Capture:
                     )
                 )
         return self._frames[before:]
+
+    def wait(self, wanted: Callable[[Frame], bool], within: float) -> Frame | None:
+        """Return the first frame that is wanted, at once if it has come already."""
+        deadline = time.monotonic() + within
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while True:
+            for frame in self.frames():
+                if wanted(frame):
+                    return frame
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            poll.poll(left * 1000)
 
     def marked(self, marker: bytes) -> list[Frame]:
         """Return the frames that contain a marker anywhere, tunnelled ones too."""
