@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from tests.endpoints import HOST, endpoint
 from tests.policies import OPEN, OPEN_GROUPS, OPEN_POLICY
-from tests.unit.hosts import HOST, endpoint, world
+from tests.unit.hosts import world
 
 from calico.agent.cutter import Cutter
 from calico.agent.keeper import Keeper

@@ -6,7 +6,8 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.hosts import HOST, endpoint, pair, world
+from tests.endpoints import HOST, endpoint
+from tests.unit.hosts import pair, world
 
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings

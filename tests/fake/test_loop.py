@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from tests.unit.hosts import HOST, endpoint, world
+from tests.endpoints import HOST, endpoint
+from tests.unit.hosts import world
 
 from calico.agent.cutter import Cutter
 from calico.agent.keeper import Keeper

@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 import pytest
-from tests.unit.hosts import HOST
+from tests.endpoints import HOST
 from tests.unit.hosts import world as world_of
 
 from calico.agent.node import Introduction

@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from tests.endpoints import HOST, endpoint
 from tests.kernel.netns import eventually
-from tests.unit.hosts import HOST, endpoint, world
+from tests.unit.hosts import world
 
 from calico.agent.heartbeat import Heartbeat
 from calico.agent.keeper import Keeper

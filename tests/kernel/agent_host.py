@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.endpoints import HOST
 from tests.etcd_server import EtcdServer
-from tests.kernel.data_path import HOST, SUBNETS, HostBed, host_bed
+from tests.kernel.data_path import SUBNETS, HostBed, host_bed
 from tests.kernel.netns import eventually, in_netns
 from tests.policies import OPEN, OPEN_POLICY
 

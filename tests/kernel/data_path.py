@@ -7,36 +7,29 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import Any, Self
 
+from tests.endpoints import HOST, NETWORK, PROJECT
 from tests.kernel.netns import Netns, in_netns, ip, link
-from tests.policies import OPEN, OPEN_GROUPS
+from tests.policies import OPEN_GROUPS
 
 from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.groups import Groups
 from calico.model.ids import (
-    DeviceId,
-    HostName,
-    Mac,
-    NetworkId,
     PortId,
-    ProjectId,
     SubnetId,
-    tap_name,
 )
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
 from calico.system.kernel import Kernel
 
-HOST = HostName("host-a")
-NETWORK = NetworkId("net-a")
 SUBNETS = {
     SubnetId(name): Subnet(
         id=SubnetId(name),
         network=NETWORK,
         prefix=ip_network(prefix),
-        project=ProjectId("project"),
+        project=PROJECT,
         gateway=ip_address(gateway) if gateway else None,
         ra_mode="slaac" if ":" in prefix else None,
         address_mode="slaac" if ":" in prefix else None,
@@ -50,28 +43,6 @@ SUBNETS = {
         ("pairs6", "2001:db8:77::/48", None),
     )
 }
-
-
-def endpoint(number: int, **changes: Any) -> Endpoint:
-    """Return the endpoint of guest `number`: 10.65.0.N and 2001:db8:65::N."""
-    port = PortId(f"{number:08x}-{number:02x}00-0000")
-    return replace(
-        Endpoint(
-            host=HOST,
-            device=DeviceId(f"device-{number}"),
-            port=port,
-            interface=tap_name(port),
-            mac=Mac(f"fa:16:3e:00:00:{number:02x}"),
-            network=NETWORK,
-            project=ProjectId("project"),
-            addresses=(
-                ip_address(f"10.65.0.{number}"),
-                ip_address(f"2001:db8:65::{number:x}"),
-            ),
-            groups=frozenset({OPEN}),
-        ),
-        **changes,
-    )
 
 
 def pair(prefix: str, of: Endpoint) -> AddressPair:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.endpoints import HOST, endpoint
 from tests.kernel.agent_host import KEYS, AgentHost, agent_host
-from tests.kernel.data_path import HOST, endpoint, rows
+from tests.kernel.data_path import rows
 from tests.kernel.netns import eventually, in_netns
 
 A, B, C = endpoint(2), endpoint(3), endpoint(4)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.endpoints import HOST, endpoint
 from tests.kernel.agent_host import AgentHost, agent_host
-from tests.kernel.data_path import HOST, endpoint
 from tests.kernel.netns import eventually
 
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES

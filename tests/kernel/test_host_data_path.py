@@ -5,15 +5,9 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from tests.endpoints import endpoint
 from tests.kernel.capture import arrivals
-from tests.kernel.data_path import (
-    HostBed,
-    endpoint,
-    host_bed,
-    link_local_of,
-    pair,
-    rows,
-)
+from tests.kernel.data_path import HostBed, host_bed, link_local_of, pair, rows
 from tests.kernel.netns import Netns, eventually, link
 
 from calico.model.ids import InterfaceName, Mac

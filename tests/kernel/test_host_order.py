@@ -4,7 +4,8 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
-from tests.kernel.data_path import HOST, HostBed, endpoint, host_bed
+from tests.endpoints import HOST, endpoint
+from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import in_netns
 
 from calico.agent.keeper import Keeper

@@ -14,7 +14,8 @@ from ipaddress import ip_address, ip_network
 from random import Random
 
 import pytest
-from tests.kernel.data_path import HostBed, endpoint, host_bed
+from tests.endpoints import endpoint
+from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import Netns, in_netns, link
 from tests.kernel.packets import frame
 from tests.policy_cases import Corners, packet_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 import pytest
-from tests.kernel.data_path import HOST, HostBed, endpoint, host_bed
+from tests.endpoints import HOST, endpoint
+from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import Netns, eventually, in_netns, link
 
 from calico.config import AgentSettings

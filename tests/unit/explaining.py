@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.endpoints import HOST, endpoint
 from tests.policies import OPEN_POLICY
-from tests.unit.hosts import HOST, SUBNET, endpoint
+from tests.unit.hosts import SUBNET
 
 from calico.model.codec import encode_endpoint, encode_subnet
 from calico.model.ids import GroupId, HostName

@@ -1,30 +1,23 @@
 """Endpoints and worlds for tests of what one host does."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from typing import Any
 
-from tests.policies import OPEN, OPEN_GROUPS
+from tests.endpoints import HOST, NETWORK, PROJECT
+from tests.policies import OPEN_GROUPS
 
 from calico.model.ids import (
-    DeviceId,
-    HostName,
     Mac,
     NetworkId,
-    PortId,
-    ProjectId,
     SubnetId,
-    tap_name,
 )
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 
-HOST = HostName("host-a")
 SUBNET = Subnet(
     id=SubnetId("s4"),
-    network=NetworkId("net-a"),
+    network=NETWORK,
     prefix=ip_network("10.65.0.0/24"),
-    project=ProjectId("project"),
+    project=PROJECT,
     gateway=ip_address("10.65.0.1"),
 )
 
@@ -32,29 +25,8 @@ WIDE = Subnet(
     id=SubnetId("wide4"),
     network=NetworkId("net-b"),
     prefix=ip_network("10.70.0.0/15"),
-    project=ProjectId("project"),
+    project=PROJECT,
 )
-
-
-def endpoint(number: int, **changes: Any) -> Endpoint:
-    port = PortId(f"{number:08x}-{number:02x}00-0000")
-    return replace(
-        Endpoint(
-            host=HOST,
-            device=DeviceId(f"device-{number}"),
-            port=port,
-            interface=tap_name(port),
-            mac=Mac(f"fa:16:3e:00:00:{number:02x}"),
-            network=NetworkId("net-a"),
-            project=ProjectId("project"),
-            addresses=(
-                ip_address(f"10.65.0.{number}"),
-                ip_address(f"2001:db8:65::{number:x}"),
-            ),
-            groups=frozenset({OPEN}),
-        ),
-        **changes,
-    )
 
 
 def pair(prefix: str, mac: str = "fa:16:3e:00:00:02") -> AddressPair:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.endpoints import HOST, endpoint
 from tests.policies import OPEN
 from tests.unit.explaining import (
     KEYS,
@@ -17,7 +18,7 @@ from tests.unit.explaining import (
     last,
     of_words,
 )
-from tests.unit.hosts import HOST, endpoint, pair
+from tests.unit.hosts import pair
 
 from calico.model.ids import HostName
 from calico.model.records import Endpoint

@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.unit.hosts import SUBNET, endpoint, pair, world
+from tests.endpoints import endpoint
+from tests.unit.hosts import SUBNET, pair, world
 
 from calico.model.ids import Address, NetworkId, Prefix, ProjectId, SubnetId
 from calico.model.records import Endpoint, Subnet

@@ -7,9 +7,10 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.endpoints import endpoint
 from tests.policies import OPEN_GROUPS
 from tests.policy_cases import Corners
-from tests.unit.hosts import SUBNET, endpoint, pair, world
+from tests.unit.hosts import SUBNET, pair, world
 
 from calico.model.groups import Groups
 from calico.model.ids import InterfaceName, Mac, SubnetId

@@ -5,8 +5,8 @@ from ipaddress import ip_address, ip_network
 from random import Random
 
 import pytest
+from tests.endpoints import endpoint
 from tests.policy_cases import Corners, packet_of
-from tests.unit.hosts import endpoint
 
 from calico.model.groups import Groups
 from calico.model.ids import AddressGroupId, GroupId
