@@ -5,9 +5,10 @@ what a program on the machine is told to reach them.
 """
 
 import http.client
+import json
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -252,10 +253,13 @@ class Cloud:
         first request from here.
         """
         self._servers.await_ready(api.api, partial(_answers, api.url), _PATIENCE)
-        token = str(self.connection().auth_token)
-        self._servers.await_ready(
-            api.api, partial(_warm, api.application, api.url, token), _PATIENCE
-        )
+        networks = f"{api.url}/v2.0/networks"
+        for ask in (
+            partial(_answers, networks, str(self.connection().auth_token)),
+            partial(_makes, networks, str(self.connection("demo1").auth_token)),
+        ):
+            warm = partial(_warm, api.application, ask)
+            self._servers.await_ready(api.api, warm, _PATIENCE)
 
 
 def _fill(database: Database) -> None:
@@ -281,25 +285,43 @@ def _fill(database: Database) -> None:
 
 
 def _answers(url: str, token: str = "") -> bool:
-    request = urllib.request.Request(url, headers={"X-Auth-Token": token})  # noqa: S310 - http, our own
-    try:
-        with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - likewise
-            return True
-    except (OSError, http.client.HTTPException):
+    return _ask("GET", url, token) is not None
+
+
+def _makes(networks: str, token: str) -> bool:
+    """Make a network and delete it; return whether both succeeded."""
+    made = _ask("POST", networks, token, b'{"network": {"name": "warming up"}}')
+    if made is None:
         return False
+    return (
+        _ask("DELETE", f"{networks}/{json.loads(made)['network']['id']}", token) == b""
+    )
 
 
-def _warm(application: Application, url: str, token: str) -> bool:
+def _ask(verb: str, url: str, token: str, body: bytes | None = None) -> bytes | None:
+    """Return what a server answers, None if it does not or refuses."""
+    headers = {"X-Auth-Token": token, "Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers, method=verb)  # noqa: S310 - http, our own
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - likewise
+            answer: bytes = reply.read()
+            return answer
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _warm(application: Application, ask: Callable[[], bool]) -> bool:
     """Ask until every worker has answered; False if one gets no turn.
 
     One request at a time, since the first that a worker gets sets up what others then
-    find half made. Only what is asked here counts, and only if it succeeds: a request
-    without a token reads no policy. Networks, not ports: a list of ports uses the
-    mappers of SQLAlchemy before anything made them (AttributeError, status 500).
+    find half made: readers wrongly see nothing, and writers are wrongly refused. Only
+    what is asked here counts, and only if it succeeds: a request without a token reads
+    no policy. Networks, not ports: a list of ports uses the mappers of SQLAlchemy
+    before anything made them (AttributeError, status 500).
     """
     before = application.served()
     for _ in range(_TURNS):
-        if not _answers(f"{url}/v2.0/networks", token):
+        if not ask():
             return False
         pairs = list(zip(before, application.served(), strict=False))
         if len(pairs) == application.workers and all(new > old for old, new in pairs):
