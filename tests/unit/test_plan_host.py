@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.endpoints import endpoint
-from tests.policies import OPEN_GROUPS
+from tests.policies import OPEN, OPEN_GROUPS, OPEN_POLICY
 from tests.policy_cases import Corners
 from tests.unit.hosts import SUBNET, pair, world
 
 from calico.model.groups import Groups
-from calico.model.ids import InterfaceName, Mac, SubnetId
+from calico.model.ids import GroupId, InterfaceName, Mac, SubnetId
+from calico.model.records import RemoteGroup, Rule
 from calico.plan.antispoof import Element, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged, plan_filter
 from calico.plan.host import (
@@ -251,3 +252,29 @@ def test_p51_a_change_costs_its_own_sections() -> None:
     after = planner.plan([A, B], [SUBNET], OPEN_GROUPS, OPEN_A)
     changed = [name for name in after if after[name] is not before.get(name)]
     assert changed == [f"port {A.interface}"]
+
+
+def test_p51_a_member_that_comes_concerns_few_of_the_others() -> None:
+    peers = GroupId("peers")
+    rule = Rule(version=4, remote=RemoteGroup(peers), id="r")
+    policies = {OPEN: replace(OPEN_POLICY, ingress=(rule,))}
+    many = frozenset(ip_network(0x0B000000 + n) for n in range(5000))
+    wide = ip_network("10.1.0.0/16")
+    planner, facts = FilterPlanner(), FilterFacts()
+    before: Sections = {}
+    for members, most in (
+        (many, 5000),
+        (many | {ip_network("10.0.0.1/32")}, 100),
+        (many | {ip_network("10.0.0.1/32"), wide}, 1),
+        (many - {ip_network("11.0.0.9/32")}, 300),
+        (frozenset(list(many)[:3]), 5000),
+    ):
+        groups = Groups(policies=policies, members={peers: members})
+        after = planner.plan([A], [SUBNET], groups, facts)
+        fresh = plan_filter([A], [SUBNET], groups, facts)
+        assert merged(after.values()).elements == fresh.elements
+        changed = merged(s for n, s in after.items() if s is not before.get(n))
+        assert (
+            sum(e.set.startswith(("members", "nets")) for e in changed.elements) <= most
+        )
+        before = after

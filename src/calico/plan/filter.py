@@ -4,8 +4,9 @@ A section is what one thing comes to: a port, one direction of a group, a remote
 what every host has. Sections have no part and no element in common.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import ParamSpec
 
@@ -19,6 +20,8 @@ from calico.plan.policy import (
     Section,
     dispatch_section,
     group_section,
+    is_single,
+    members_section,
     remote_section,
     slot_elements,
     stateless_groups,
@@ -30,6 +33,7 @@ Sections = Mapping[str, Section]
 """Sections by what they are of."""
 
 P = ParamSpec("P")
+_FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else portions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class FilterPlanner:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[tuple[object, ...], Section]] = {}
+        self._portions = _Portions()
 
     def plan(
         self,
@@ -95,8 +100,63 @@ class FilterPlanner:
                 )
                 remotes |= section.remotes
         for remote in remotes:
-            keep(repr(remote), remote_section, remote, groups.prefixes(remote))
+            name = repr(remote)
+            keep(name, remote_section, remote)
+            portions = self._portions.divide(remote, groups.prefixes(remote))
+            for number, portion in portions.items():
+                keep(f"{name} {number}", members_section, remote, portion)
+        self._portions.keep_only(remotes)
         return {name: section for name, (_, section) in self._known.items()}
+
+
+class _Portions:
+    """The addresses of remotes in portions, so that one that comes concerns few.
+
+    Networks are a portion of their own: they are merged with each other.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Remote, _Divided] = {}
+
+    def divide(
+        self, remote: Remote, prefixes: frozenset[Prefix]
+    ) -> Mapping[int, frozenset[Prefix]]:
+        """Return a remote's addresses by the number of their portion; none is empty."""
+        count = _MANY if len(prefixes) > _FEW else 1
+        known = self._known.get(remote)
+        if known is None or known.count != count:
+            known = _Divided(count=count)
+        if known.prefixes is not prefixes:
+            moved: dict[int, set[Prefix]] = defaultdict(set)
+            for prefix in known.prefixes ^ prefixes:
+                moved[_portion(prefix, count)].add(prefix)
+            changed = {
+                number: known.portions.get(number, frozenset()) ^ some
+                for number, some in moved.items()
+            }
+            portions = {**known.portions, **changed}
+            known = _Divided(
+                count=count,
+                prefixes=prefixes,
+                portions={n: some for n, some in portions.items() if some},
+            )
+        self._known[remote] = known
+        return known.portions
+
+    def keep_only(self, remotes: set[Remote]) -> None:
+        """Forget all other remotes."""
+        self._known = {r: known for r, known in self._known.items() if r in remotes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Divided:
+    count: int
+    prefixes: frozenset[Prefix] = frozenset()
+    portions: Mapping[int, frozenset[Prefix]] = field(default_factory=dict)
+
+
+def _portion(prefix: Prefix, count: int) -> int:
+    return int(prefix.network_address) % count if is_single(prefix) else -1
 
 
 def plan_filter(

@@ -189,9 +189,7 @@ def _key(piece: Piece) -> str:
 
 def prefix_text(prefix: Prefix) -> str:
     """Return a prefix as nft writes it: a single address without a length."""
-    if prefix.prefixlen == prefix.max_prefixlen:
-        return str(prefix.network_address)
-    return str(prefix)
+    return str(prefix.network_address if is_single(prefix) else prefix)
 
 
 def _remote_id(remote: Remote) -> str:
@@ -210,22 +208,37 @@ def _remote_set_names(remote: Remote, version: int) -> tuple[str, str]:
     return f"members{version}.{remote_id}", f"nets{version}.{remote_id}"
 
 
-def remote_section(remote: Remote, prefixes: frozenset[Prefix]) -> Section:
-    """Return the sets of the addresses that a rule's remote stands for."""
+def remote_section(remote: Remote) -> Section:
+    """Return the sets of the addresses that a rule's remote stands for, empty."""
     planned = Section()
     for version in (4, 6):
         singles, nets = _remote_set_names(remote, version)
         type_ = (f"ipv{version}_addr",)
         planned.add(Set(singles, type_))
         planned.add(Set(nets, type_, interval=True))
+    return planned
+
+
+def members_section(remote: Remote, prefixes: frozenset[Prefix]) -> Section:
+    """Return elements of a remote's sets; all its networks have to be in one section.
+
+    Ranges of a set must not overlap, so networks are merged.
+    """
+    planned = Section()
+    for version in (4, 6):
+        singles, nets = _remote_set_names(remote, version)
         of_version = [p for p in prefixes if p.version == version]
-        wide = [p for p in of_version if p.prefixlen < p.max_prefixlen]
         for prefix in of_version:
-            if prefix.prefixlen == prefix.max_prefixlen:
+            if is_single(prefix):
                 planned.put(singles, str(prefix.network_address))
-        for prefix in _collapsed(wide):
+        for prefix in _collapsed(p for p in of_version if not is_single(p)):
             planned.put(nets, prefix_text(prefix))
     return planned
+
+
+def is_single(prefix: Prefix) -> bool:
+    """Tell whether a prefix is one address."""
+    return prefix.prefixlen == prefix.max_prefixlen
 
 
 def _collapsed(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
