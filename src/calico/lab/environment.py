@@ -14,12 +14,12 @@ PROXIES = ("no_proxy", "NO_PROXY")  # some programs read the one, some the other
 def prepare() -> None:
     """Make the environment fit, for this process and what it starts."""
     os.environ["PATH"] = _extended(os.environ.get("PATH", ""), _PROGRAMS, os.pathsep)
-    direct = next(filter(None, map(os.environ.get, PROXIES)), "")
+    direct = ",".join(filter(None, map(os.environ.get, PROXIES)))
     for name in PROXIES:
         os.environ[name] = _extended(direct, _DIRECT, ",")
 
 
 def _extended(value: str, more: tuple[str, ...], separator: str) -> str:
-    """Return a list in text with what it lacks at its end."""
-    parts = [part for part in value.split(separator) if part]
-    return separator.join([*parts, *(one for one in more if one not in parts)])
+    """Return a list in text with what it lacks at its end, and nothing twice."""
+    parts = filter(None, value.split(separator))
+    return separator.join(dict.fromkeys([*parts, *more]))
