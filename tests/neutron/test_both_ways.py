@@ -22,7 +22,8 @@ ML2_BESIDE_OTHERS = {
         "mechanism_drivers": "logger,calico,openvswitch",
         "extension_drivers": "port_security",
     },
-    "ml2_type_vlan": {"network_vlan_ranges": "physnet:100:199"},
+    # With the shared deployment's own, which a Neutron without it would take away.
+    "ml2_type_vlan": {"network_vlan_ranges": "physnet1:100:110,physnet:100:199"},
 }
 ML2_ALONE = {
     "DEFAULT": {"core_plugin": "ml2"},
