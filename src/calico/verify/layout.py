@@ -25,7 +25,8 @@ PLACEMENTS = ("same host", "one rack", "across racks")
 class NetPlan:
     """A network to make. A provider's is the administrator's, shared by all.
 
-    `gateway` is the number of its IPv4 gateway in its subnet.
+    `gateway` is the number of its IPv4 gateway in its subnet; `versions` are the IP
+    versions that it has subnets of.
     """
 
     key: str
@@ -33,6 +34,7 @@ class NetPlan:
     mode6: str = SLAAC
     mtu: int | None = None
     gateway: int = 1
+    versions: tuple[int, ...] = (4, 6)
 
     @property
     def provider(self) -> bool:

@@ -101,10 +101,17 @@ class Stage:
         sites = [site for site in layout.SITES if site.net in wanted]
         if "M" in keys and "M1" not in self.nets:
             many = [layout.many_key(n) for n in range(layout.MANY)]
-            plans += [NetPlan(key=key, project="demo1") for key in many]
+            chosen = [many[i] for i in (0, layout.MANY // 2, layout.MANY - 1)]
+            # The others are there to be many, and half their subnets do for that.
+            plans += [
+                NetPlan(
+                    key=key, project="demo1", versions=(4, 6) if key in chosen else (4,)
+                )
+                for key in many
+            ]
             sites += [
-                SitePlan(key=f"m{n + 1}", net=many[i], project="demo1", where=n)
-                for n, i in enumerate((0, layout.MANY // 2, layout.MANY - 1))
+                SitePlan(key=f"m{n + 1}", net=key, project="demo1", where=n)
+                for n, key in enumerate(chosen)
             ]
         if plans:
             self.tell(f"making {len(plans)} networks and {len(sites)} instances")
@@ -115,7 +122,7 @@ class Stage:
             self.nets |= {net.plan.key: net for net in made}
 
     def make_nets(self, plans: Sequence[NetPlan]) -> list[Net]:
-        """Make networks of one project, each with a subnet of each IP version.
+        """Make networks of one project, each with a subnet of each of its IP versions.
 
         In bulk: two requests for all, since for hundreds one each would take minutes.
         """
@@ -139,7 +146,7 @@ class Stage:
                 cidr4=cidr4,
                 cidr6=cidr6,
                 subnet4=subnets[network["id"], 4],
-                subnet6=subnets[network["id"], 6],
+                subnet6=subnets.get((network["id"], 6), ""),
                 mtu=network["mtu"],
             )
             self._nets_by_id[net.id] = net
@@ -177,7 +184,7 @@ class Stage:
             "ipv6_address_mode": plan.mode6,
             "dns_nameservers": [DNS[1]],
         }
-        return four, six
+        return tuple(s for s in (four, six) if s["ip_version"] in plan.versions)
 
     def _post(
         self, project: str, kind: str, bodies: Sequence[object]
