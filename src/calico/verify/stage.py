@@ -35,7 +35,7 @@ _FIRST, _LAST = 2, -57  # what a subnet allocates, so that others can be its gat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Net:
-    """A network that was made."""
+    """A network that was made; `subnet6` is empty where it has no such subnet."""
 
     plan: NetPlan
     id: str
