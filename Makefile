@@ -40,7 +40,7 @@ lab: setup
 	@$(MAKE) --no-print-directory next-steps
 
 next-steps:
-	@sed 's/@NAME@/$(NAMED)/; s/@LAB@/$(if $(NAMED), --lab$(NAMED))/' docs/next-steps.txt
+	@sed 's/@NAME@/$(NAMED)/; s/@LAB@/$(if $(NAMED), --lab$(NAMED))/; s/@LABNAME@/$(LAB)/' docs/next-steps.txt
 
 lab-check: setup
 	@CALICO=$(BIN)/calico packaging/lab-check
