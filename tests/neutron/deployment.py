@@ -4,6 +4,7 @@ Several of them may share a database, as the API servers of a cloud do.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -140,7 +141,7 @@ class Deployment:
         assert process.poll() is None, self.log("api")[-5000:]
         try:
             return bool(self.api.get("extensions"))
-        except (ApiError, urllib.error.URLError, ConnectionError):
+        except (ApiError, OSError, http.client.HTTPException):  # not yet
             return False
 
     def _spawn(self, name: str, *command: str) -> None:
