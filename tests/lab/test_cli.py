@@ -290,6 +290,6 @@ def test_what_is_to_be_done_next_is_said_of_the_lab_that_was_made() -> None:
             check=True,
         ).stdout
         lines = [line for line in said.splitlines() if "calico lab" in line]
-        assert len(lines) == 6
+        assert len(lines) == 7
         assert "@" not in said
         assert all((" red" in line) == (name == "red") for line in lines)
