@@ -5,6 +5,7 @@ have different types.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -12,6 +13,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    collapse_addresses,
 )
 from typing import NewType
 
@@ -46,6 +48,18 @@ def parse_mac(text: str) -> Mac:
     if not _MAC.fullmatch(mac):
         raise Invalid(f"{text!r} is not a MAC address")
     return Mac(mac)
+
+
+def is_single(prefix: Prefix) -> bool:
+    """Tell whether a prefix is one address."""
+    return prefix.prefixlen == prefix.max_prefixlen
+
+
+def collapsed(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
+    """Yield the fewest prefixes that hold the same addresses, IPv4 first."""
+    prefixes = list(prefixes)
+    yield from collapse_addresses(p for p in prefixes if isinstance(p, IPv4Network))
+    yield from collapse_addresses(p for p in prefixes if isinstance(p, IPv6Network))
 
 
 def host_side_mac(mac: Mac) -> Mac:

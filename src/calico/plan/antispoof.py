@@ -7,10 +7,10 @@ in the kernel (P52).
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from calico.model.ids import Address, InterfaceName, Mac, Prefix
+from calico.model.ids import Address, InterfaceName, Mac, Prefix, collapsed, is_single
 from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
@@ -86,12 +86,10 @@ def _without_overlaps(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     Intervals of a set must not overlap. Singles have sets of their own, and must not
     be merged with their neighbours: each needs a neighbour entry.
     """
-    singles = {p for p in prefixes if p.prefixlen == p.max_prefixlen}
+    singles = {p for p in prefixes if is_single(p)}
     networks = [p for p in prefixes if p not in singles]
-    fours = collapse_addresses(p for p in networks if isinstance(p, IPv4Network))
-    sixes = collapse_addresses(p for p in networks if isinstance(p, IPv6Network))
     ordered = sorted(singles, key=lambda p: (p.version, p.network_address.packed))
-    return (*ordered, *fours, *sixes)
+    return (*ordered, *collapsed(networks))
 
 
 def _gates(endpoint: Endpoint, *, stateful: bool) -> Iterator[tuple[Element, str]]:
@@ -127,7 +125,7 @@ def _facts(endpoint: Endpoint) -> Iterator[Element]:
 
 
 def _source_elements(tap: str, mac: Mac, prefix: Prefix) -> Iterator[Element]:
-    single = prefix.prefixlen == prefix.max_prefixlen
+    single = is_single(prefix)
     key = f"{tap} . {mac} . {prefix.network_address if single else prefix}"
     name = f"{'sources' if single else 'networks'}{prefix.version}"
     yield Element("inet", name, key)

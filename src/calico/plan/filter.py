@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from typing import ParamSpec
 
 from calico.model.groups import Groups
-from calico.model.ids import InterfaceName, Prefix
+from calico.model.ids import InterfaceName, Prefix, is_single
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
 from calico.plan.nft import fixed_parts
@@ -20,7 +20,6 @@ from calico.plan.policy import (
     Section,
     dispatch_section,
     group_section,
-    is_single,
     members_section,
     remote_section,
     slot_elements,

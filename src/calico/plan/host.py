@@ -29,6 +29,7 @@ from calico.model.ids import (
     PortId,
     Prefix,
     host_side_mac,
+    is_single,
 )
 from calico.model.records import Endpoint
 from calico.model.world import World
@@ -287,7 +288,7 @@ def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
     yield LocalAddress(tap, IPv6Interface((link_local(mac), 64)))
     for source_mac, prefixes in sources(endpoint).items():
         for prefix in prefixes:
-            if prefix.prefixlen == prefix.max_prefixlen:
+            if is_single(prefix):
                 yield Neighbour(tap, prefix.network_address, source_mac)
 
 

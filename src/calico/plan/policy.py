@@ -10,10 +10,9 @@ groups that name them. An element carries the id of its rule, and counts for it.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from calico.model.groups import Groups
-from calico.model.ids import GroupId, Prefix
+from calico.model.ids import GroupId, Prefix, collapsed, is_single
 from calico.model.records import (
     Endpoint,
     Policy,
@@ -231,17 +230,6 @@ def members_section(remote: Remote, prefixes: frozenset[Prefix]) -> Section:
         for prefix in of_version:
             if is_single(prefix):
                 planned.put(singles, str(prefix.network_address))
-        for prefix in _collapsed(p for p in of_version if not is_single(p)):
+        for prefix in collapsed(p for p in of_version if not is_single(p)):
             planned.put(nets, prefix_text(prefix))
     return planned
-
-
-def is_single(prefix: Prefix) -> bool:
-    """Tell whether a prefix is one address."""
-    return prefix.prefixlen == prefix.max_prefixlen
-
-
-def _collapsed(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
-    prefixes = list(prefixes)
-    yield from collapse_addresses(p for p in prefixes if isinstance(p, IPv4Network))
-    yield from collapse_addresses(p for p in prefixes if isinstance(p, IPv6Network))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from calico.model.groups import Groups
-from calico.model.ids import Address, GroupId, Prefix
+from calico.model.ids import Address, GroupId, Prefix, is_single
 from calico.model.records import Endpoint, Remote
 from calico.policy.evaluate import Direction, Packet, rules_of, says_of_transport
 
@@ -38,7 +38,7 @@ class Connections:
             for address in endpoint.addresses:
                 self._at[address].append(endpoint)
             for pair in endpoint.pairs:
-                if pair.prefix.prefixlen == pair.prefix.max_prefixlen:
+                if is_single(pair.prefix):
                     self._at[pair.prefix.network_address].append(endpoint)
                 else:
                     self._within.append((pair.prefix, endpoint))
@@ -84,11 +84,7 @@ class Connections:
         if known is None:
             prefixes = self._groups.prefixes(remote)
             known = self._remotes[remote] = _Prefixes(
-                frozenset(
-                    p.network_address
-                    for p in prefixes
-                    if p.prefixlen == p.max_prefixlen
-                ),
-                tuple(p for p in prefixes if p.prefixlen < p.max_prefixlen),
+                frozenset(p.network_address for p in prefixes if is_single(p)),
+                tuple(p for p in prefixes if not is_single(p)),
             )
         return known

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from calico.model.ids import Address, PortId, Prefix, ProjectId
+from calico.model.ids import Address, PortId, Prefix, ProjectId, is_single
 from calico.model.records import AddressPair, Endpoint, Subnet
 
 
@@ -186,8 +186,7 @@ def explain(
 
 
 def _is_one_of(prefix: Prefix, addresses: Collection[Address]) -> bool:
-    single = prefix.prefixlen == prefix.max_prefixlen
-    return single and prefix.network_address in addresses
+    return is_single(prefix) and prefix.network_address in addresses
 
 
 def _is_within(prefix: Prefix, outer: Iterable[Prefix]) -> bool:
