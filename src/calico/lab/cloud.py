@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calico.config import EtcdSettings
 from calico.lab import keystone, neutron, relay
 from calico.lab.database import Database, Progress, cache, copy_prepared
 from calico.lab.etcd import EtcdCluster
@@ -137,10 +136,6 @@ class Cloud:
     def etcd_endpoints(self) -> tuple[str, ...]:
         """Return the datastore's URLs, as the hosts and Neutron reach it."""
         return self.etcd.endpoints
-
-    def etcd_settings(self) -> EtcdSettings:
-        """Return how an agent of this lab reaches the datastore."""
-        return EtcdSettings(endpoints=self.etcd_endpoints)
 
     def environment(self, project: str = keystone.ADMIN) -> dict[str, str]:
         """Return what `openstack` needs to act as the user of a project.

@@ -38,11 +38,6 @@ _ROUTING: Mapping[str, str] = {
 _NO_DAD: Mapping[str, str] = {"net.ipv6.conf.default.accept_dad": "0"}
 
 
-def netns_names(paths: LabPaths, topology: Topology) -> list[str]:
-    """Return the names of the namespaces of all nodes, control first."""
-    return [paths.netns(n) for n in (CONTROL, *(n.name for n in topology.nodes))]
-
-
 def build_control(paths: LabPaths) -> None:
     """Make the control node's namespace and the management bridge inside it."""
     control = paths.netns(CONTROL)
