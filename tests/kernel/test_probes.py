@@ -361,8 +361,12 @@ class Cipher:
             wire.close()
 
     def device(self, router: Netns, local: str, remote: str) -> None:
-        """Make one end; with the second it begins to carry."""
+        """Make one end; with the second it begins to carry.
+
+        Both are up by then: a device that is down refuses what is written to it.
+        """
         tap, wire = place(router).inside(lambda: (_open_tap("tunnel"), _bound(local)))
+        router.ip("link", "set", "tunnel", "up")
         self._ends.append((tap, wire, (remote, _CIPHER_PORT)))
         if len(self._ends) == 2:
             self._thread.start()
