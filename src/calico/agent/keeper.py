@@ -35,8 +35,8 @@ from calico.reconcile.filter import (
     FilterState,
     compare,
     compare_sections,
-    prepared,
     steps,
+    transactions,
 )
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have, Host
@@ -222,13 +222,13 @@ class Keeper:
         self, change: FilterChange, problems: list[Problem]
     ) -> set[InterfaceName]:
         """Change the filter; return the interfaces whose part of it was refused."""
-        try:
-            for part in prepared(change):
-                if part:
-                    self._host.change_filter(part)
-        except NftError as e:
-            return self._isolate(change, problems, e)
-        return set()
+        refused: set[InterfaceName] = set()
+        for part in transactions(change):
+            try:
+                self._host.change_filter(part)
+            except NftError as e:
+                refused |= self._isolate(part, problems, e)
+        return refused
 
     def _isolate(
         self, change: FilterChange, problems: list[Problem], whole: NftError
