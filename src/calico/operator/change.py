@@ -118,21 +118,22 @@ def commit(store: Store, changes: Sequence[Change]) -> None:
     if store.transaction(Transaction(compares=compares, writes=writes)).succeeded:
         return
     # A write whose answer was lost was tried again, and found itself done.
-    meddled = [change.subject for change in changes if not _is_done(store, change)]
-    if meddled:
-        raise Conflict(
-            f"{', '.join(meddled)}: changed by somebody else meanwhile, so nothing was"
-            f" written; look at it, then try again"
-        )
+    if all(_is_done(store, write) for write in writes):
+        return
+    meddled = [change.subject for change in changes if _is_changed(store, change)]
+    raise Conflict(
+        f"{', '.join(meddled)}: changed by somebody else meanwhile, so nothing was"
+        f" written; look at it, then try again"
+    )
 
 
-def _is_done(store: Store, change: Change) -> bool:
-    for write in change.writes:
-        item = store.get(write.key)
-        wanted = write.value if isinstance(write, Put) else None
-        if (item and item.value) != wanted:
-            return False
-    return True
+def _is_done(store: Store, write: Put | Delete) -> bool:
+    item = store.get(write.key)
+    return (item and item.value) == (write.value if isinstance(write, Put) else None)
+
+
+def _is_changed(store: Store, change: Change) -> bool:
+    return any(store.get(key) != item for key, item in change.found)
 
 
 def _found(

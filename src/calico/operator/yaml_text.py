@@ -7,6 +7,7 @@ of two members of one name the second wins. None of it belongs in what opens doo
 import json
 import re
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import yaml
@@ -33,16 +34,17 @@ class _Loader(yaml.SafeLoader):
         node: yaml.MappingNode,
         deep: bool = False,  # noqa: FBT001, FBT002 - as it is called
     ) -> dict[Hashable, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the name {name!r} is not a text", key.start_mark
-                )
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is there twice", key.start_mark
-                )
+                reason = f"the name {name!r} is not a text"
+            elif name in seen:
+                reason = f"{name!r} is there twice"
+            else:
+                seen.add(name)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -54,12 +56,10 @@ for _tag, _pattern, _first in _RESOLVERS:
 
 def read_all(text: str) -> list[Any]:
     """Return the documents of a YAML or JSON text; Invalid says in which line not."""
-    if text.lstrip()[:1] in {"{", "["}:
-        try:
-            return [_read_json(text)]
-        except json.JSONDecodeError:
-            pass  # YAML may begin so too
     try:
+        if text.lstrip()[:1] in {"{", "["}:
+            with suppress(json.JSONDecodeError):  # YAML may begin so too
+                return [_read_json(text)]
         return list(yaml.load_all(text, _Loader))
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark
