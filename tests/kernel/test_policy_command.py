@@ -146,6 +146,7 @@ def test_what_is_shown_as_yaml_can_be_applied(calico: Calico) -> None:
     ):
         for form in ("--yaml", "--json"):
             text = "\n".join(said(calico("show", kind, name, form)))
+            assert "default." not in text, "the name is the one that people gave"
             (line,) = said(calico("apply", "-", stdin=text))
             assert line.endswith(" unchanged"), line
 
@@ -187,13 +188,13 @@ def test_a_bad_selector_is_pointed_at(calico: Calico) -> None:
 
 
 def test_policies_are_listed_in_their_turn(calico: Calico, store: Client) -> None:
-    early = GUARD.replace("no-management", "early").replace("order: 10", "order: 2")
+    early = GUARD.replace("no-management", "zero").replace("order: 10", "order: 2")
     calico("apply", "-", stdin=f"{GUARD}---\n{early}---\n{LATE}---\n{SET}---\n{HOST}")
     store.put(GLOBAL_POLICIES + "default.broken", b'{"kind": "GlobalNetworkPolicy"}')
     lines = said(calico("list"))
     firsts = [line.split()[0] for line in lines if line]
     assert firsts == [
-        *("policy", "early", "no-management", "(security", "late"),
+        *("policy", "zero", "no-management", "(security", "late"),
         *("GlobalNetworkSet", "management"),
         *("host", "host1"),
         "GlobalNetworkPolicy",
@@ -205,13 +206,12 @@ def test_policies_are_listed_in_their_turn(calico: Calico, store: Client) -> Non
     assert lines[1].split()[-2:] == ["egress", "2"]
 
     entries = json.loads("\n".join(said(calico("list", "gnp", "--json"))))
-    stages = {each["name"]: each.get("stage") for each in entries}
-    assert stages == {
-        "early": "before groups",
-        "no-management": "before groups",
-        "late": "after groups",
-        "broken": None,
-    }
+    assert [(each["name"], each.get("stage")) for each in entries] == [
+        ("zero", "before groups"),
+        ("no-management", "before groups"),
+        ("broken", None),
+        ("late", "after groups"),
+    ]
     assert [each["name"] for each in entries if not each["valid"]] == ["broken"]
 
 
