@@ -123,8 +123,8 @@ def test_a_policy_is_applied_shown_and_deleted(
             " for projectcalico.org/orchestrator == 'openstack'"
         ),
         "egress:",
-        "  0  deny to selector (role == 'management')",
-        "  1  allow tcp to nets 192.0.2.0/24 and ports 22,80-90",
+        "  1  deny to selector (role == 'management')",
+        "  2  allow tcp to nets 192.0.2.0/24 and ports 22,80-90",
     ]
 
     assert said(calico("delete", "-f", guard)) == [
@@ -228,6 +228,18 @@ def test_what_is_stored_and_cannot_be_used_is_shown_with_the_reason(
     assert "This cannot be used: spec.egress[0].action: 'Drop'" in shown.stderr
     (line,) = [line for line in said(calico("list", "gnp")) if "cannot" in line]
     assert line.startswith("GlobalNetworkPolicy no-management cannot be used: spec.eg")
+
+
+def test_of_two_policies_of_one_name_the_second_cannot_be_used(
+    calico: Calico, store: Client
+) -> None:
+    calico("apply", "-", stdin=LATE)
+    item = store.get(GLOBAL_POLICIES + "default.late")
+    assert item is not None
+    store.put(GLOBAL_POLICIES + "late", item.value)
+    *_, usable, unusable = said(calico("list", "gnp"))
+    assert usable.split()[0] == "late"
+    assert "policies/late has the name of another" in unusable
 
 
 def test_address_groups_are_seen_and_not_touched(calico: Calico, store: Client) -> None:

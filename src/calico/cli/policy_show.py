@@ -197,7 +197,7 @@ def _policy_lines(policy: GlobalPolicy) -> Iterator[str]:
 
 
 def _rule_lines(rules: Sequence[OperatorRule]) -> Iterator[str]:
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(rules, 1):  # as in `hits`
         yield f"  {number}  {rule_words(rule)}"
     if not rules:
         yield "  no rules"
