@@ -10,11 +10,11 @@ from tests.etcd_server import EtcdServer, free_port
 
 from calico.cli.main import main
 from calico.datastore.client import Client
-from calico.model.ids import AddressGroupId
+from calico.model.ids import AddressGroupId, GroupId
 from calico.model.keys import GLOBAL_POLICIES, Keys
 from calico.model.operator_codec import parse_global_policy
-from calico.model.policy_codec import encode_address_group
-from calico.model.records import AddressGroup
+from calico.model.policy_codec import encode_address_group, encode_policy
+from calico.model.records import AddressGroup, Policy, Rule
 
 Calico = Callable[..., Result]
 
@@ -258,6 +258,26 @@ def test_address_groups_are_seen_and_not_touched(calico: Calico, store: Client) 
     item = store.get(key)
     assert item is not None
     assert item.value == encode_address_group(group)
+
+
+def test_security_groups_are_listed_for_reading(calico: Calico, store: Client) -> None:
+    web = Policy(group=GroupId("web"), name="we\x1bb", ingress=(Rule(version=4),))
+    store.put(Keys().policy(web.group), encode_policy(web))
+    store.put(Keys().policy(GroupId("bad")), b"{}")
+    _, row, unusable = said(calico("list", "sg"))
+    assert row.split() == ["web", "'we\\x1bb'", "yes", "1", "0"]
+    assert unusable.startswith("NetworkPolicy ossg.default.bad cannot be used: kind")
+    assert json.loads("\n".join(said(calico("list", "securitygroups", "--json")))) == [
+        {
+            "group": "web",
+            "name": "we\x1bb",
+            "stateful": True,
+            "ingress_rules": 1,
+            "egress_rules": 0,
+        },
+        {"group": "ossg.default.bad", "reason": "kind is None, not NetworkPolicy"},
+    ]
+    assert calico("show", "sg", "web").exit_code == 1
 
 
 @pytest.mark.parametrize(
