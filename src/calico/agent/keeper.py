@@ -36,9 +36,9 @@ from calico.reconcile.filter import (
     compare,
     compare_sections,
     steps,
-    transactions,
 )
 from calico.reconcile.problem import Problem
+from calico.reconcile.transactions import transactions
 from calico.system.kernel import Failure, Have, Host
 from calico.system.nft import NftError
 
