@@ -162,6 +162,15 @@ class Loop:
             )
             for one in outcome.plan.refused_pairs
         ]
+        problems += [
+            Problem(
+                f"port {one.port}",
+                f"translate {one.external}",
+                one.reason,
+                lasting=True,
+            )
+            for one in outcome.plan.refused_nats
+        ]
         self._report(world, problems)
         self._measure(wanted, outcome.changes, world, len(problems))
         return problems

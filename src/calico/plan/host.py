@@ -37,6 +37,7 @@ from calico.model.world import World
 from calico.plan.antispoof import single, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
 from calico.plan.policy import Section
+from calico.policy.floating import RefusedNat, Translations, settle
 from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
@@ -180,7 +181,7 @@ class Refused:
 class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists.
 
-    Endpoints are without their `refused_pairs`.
+    Endpoints are without their `refused_pairs` and `refused_nats`.
     """
 
     state: State
@@ -189,6 +190,8 @@ class HostPlan:
     absent: tuple[Endpoint, ...] = ()
     refused: tuple[Refused, ...] = field(default=())
     refused_pairs: tuple[RefusedPair, ...] = ()
+    refused_nats: tuple[RefusedNat, ...] = ()
+    translations: Translations = field(default_factory=Translations)
 
     @property
     def whole_filter(self) -> Section:
@@ -256,6 +259,9 @@ def plan_host(
     """
     accepted, refused = _accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
+    accepted, refused_nats = settle(
+        accepted, world.subnets.values(), {facts.address4, facts.address6}
+    )
     served = tuple(e for e in accepted if e.interface in facts.taps)
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
@@ -274,6 +280,10 @@ def plan_host(
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
         refused=refused,
         refused_pairs=refused_pairs,
+        refused_nats=refused_nats,
+        translations=Translations(
+            current=dict(_translations(served)), subnets=world.subnets.values()
+        ),
     )
 
 
@@ -339,20 +349,33 @@ def _rp_filter(endpoint: Endpoint) -> str:
     return "1" if endpoint.port_security and not endpoint.pairs else "0"
 
 
-def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:
-    """Yield routes; a fixed address goes before other ports' pairs of the same.
+def _translations(
+    served: Iterable[Endpoint],
+) -> Iterator[tuple[IPv4Address, IPv4Address]]:
+    for endpoint in served:
+        for nat in endpoint.nats:
+            if isinstance(nat.external, IPv4Address):
+                yield nat.external, IPv4Address(nat.internal)
 
-    Of the ports that come first all are used.
+
+def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:
+    """Yield routes; fixed addresses go before floating IPs, and these before pairs.
+
+    Of the ports that come first all are used. A floating IP is translated before it is
+    routed: its route is there to be announced, and for neighbours who ask for it.
     """
     served = tuple(served)
     fixed: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
+    floating: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
     paired: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
     for endpoint in served:
         for address in endpoint.addresses:
             fixed[single(address)][endpoint.interface] = endpoint.mac
+        for nat in endpoint.nats:
+            floating[single(nat.external)][endpoint.interface] = endpoint.mac
         for pair in endpoint.pairs:
             paired[pair.prefix].setdefault(endpoint.interface, pair.mac)
-    for prefix, macs in {**paired, **fixed}.items():
+    for prefix, macs in {**paired, **floating, **fixed}.items():
         yield from _ways(prefix, macs, facts)
 
 
