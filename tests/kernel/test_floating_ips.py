@@ -24,8 +24,9 @@ from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import Netns, eventually, in_netns, link
 
 from calico.model.groups import Groups
-from calico.model.ids import GroupId, PortId
+from calico.model.ids import Address, GroupId, PortId
 from calico.model.records import Endpoint, Nat, Policy, PortRange, Rule
+from calico.system.conntrack import read_connections
 
 E, OTHER = "10.78.0.5", "10.78.0.6"  # in a subnet of the cloud
 OUTSIDE = "192.0.2.2"
@@ -186,12 +187,17 @@ def test_s13_an_instances_own_connections_keep_its_address(site: Site) -> None:
 def test_s17_an_instance_does_not_send_from_its_floating_ip(site: Site) -> None:
     site.serve(floating(A, E), B)
     a = site.guest(A)
+    assert a.pings(OUTSIDE), "and knows the gateway from now on"
     a.ip("addr", "add", f"{E}/32", "dev", "eth0")
     with arrivals(site.outside, "eth0", "icmp") as seen:
         assert not a.pings(OUTSIDE, source=E)
         assert a.pings(OUTSIDE, source="10.65.0.2")
         seen.await_seen(f"10.65.0.2 > {OUTSIDE}")
     assert not seen.seen(f"{E} >")
+
+
+def served(address: Address) -> bool:
+    return address in A.addresses
 
 
 GUARDED, SENDERS = GroupId("guarded"), GroupId("senders")
@@ -226,6 +232,9 @@ def test_s13_groups_see_who_sent_it_and_the_instances_own_address(site: Site) ->
     assert talk(site, site.outside, E, a, port=81) is None, "no rule for that port"
     established = talk(site, site.outside, E, a)
     assert established is not None
+    with in_netns(site.host):
+        judged = {(c.asked, c.packet.destination) for c in read_connections(served)}
+    assert judged == {(ip_address(E), A.addresses[0])}
     tries("10.65.0.3/32", "10.65.0.2/32")
     assert not established.passes(), "no longer allowed (P7)"
     assert not established.answers()
