@@ -61,6 +61,7 @@ from calico.model.records import (
     DhcpOption,
     Endpoint,
     HostRoute,
+    Nat,
     Node,
     Policy,
     PortRange,
@@ -97,6 +98,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         DhcpOption, name=names, value=names, version=st.sampled_from([4, 6])
     )
     pairs = st.builds(AddressPair, prefix=prefixes, mac=macs)
+    nats = st.builds(Nat, internal=addresses, external=addresses)
     return Endpoint(
         host=HostName(draw(names)),
         device=DeviceId(draw(uuids)),
@@ -108,6 +110,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         addresses=tuple(draw(st.lists(addresses, max_size=3))),
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
+        nats=tuple(draw(st.lists(nats, max_size=2))),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
         gateway6=draw(st.none() | addresses6),
@@ -296,6 +299,8 @@ def test_labels_keep_within_kubernetes_limits() -> None:
         ("ipNetworks", "10.0.0.1/32", "not a list"),
         ("ipNetworks", ["10.0.0.300/32"], "not a prefix"),
         ("ipv4Gateway", "fd00::1", "other family"),
+        ("ipNATs", ["10.0.0.1"], "ipNATs entry '10.0.0.1'"),
+        ("ipNATs", [{"internalIP": "10.0.0.1"}], "None is not an address"),
         ("interfaceName", "tap-much-too-long-for-linux", "interface name"),
         ("node", "", "node is ''"),
     ],

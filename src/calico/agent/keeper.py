@@ -26,8 +26,9 @@ from calico.plan.host import (
     Key,
     Link,
     Setting,
-    interface_of,
+    interfaces_of,
     plan_host,
+    without,
 )
 from calico.reconcile.diff import Diff, diff
 from calico.reconcile.filter import (
@@ -65,7 +66,7 @@ class Delta:
     def unfinished(self) -> frozenset[InterfaceName]:
         """Return the interfaces that lack more than their gate."""
         return frozenset(
-            name for item in self.items.put.values() if (name := interface_of(item))
+            name for item in self.items.put.values() for name in interfaces_of(item)
         )
 
     def lines(self) -> list[str]:
@@ -196,7 +197,7 @@ class Keeper:
         failures = self._items(delta, blocked)
         problems += [failure.problem for failure in failures]
         failed = blocked | {
-            name for failure in failures if (name := interface_of(failure.item))
+            name for failure in failures for name in interfaces_of(failure.item)
         }
         gates = {e: v for e, v in later.items() if e.interface not in failed}
         opening = FilterChange(elements=Diff(put=gates, drop={}, replaced={}))
@@ -213,10 +214,8 @@ class Keeper:
     def _items(self, delta: Delta, blocked: Collection[InterfaceName]) -> list[Failure]:
         drop, put = delta.items.drop, delta.items.put
         failures = self._host.drop([drop[key] for key in sorted(drop, reverse=True)])
-        wanted = [put[key] for key in sorted(put)]
-        return failures + self._host.put(
-            [item for item in wanted if interface_of(item) not in blocked]
-        )
+        wanted = [without(put[key], blocked) for key in sorted(put)]
+        return failures + self._host.put([item for item in wanted if item])
 
     def _filter(
         self, change: FilterChange, problems: list[Problem]

@@ -285,6 +285,9 @@ def _refusals(plan: HostPlan) -> Iterator[Problem]:
     for pair in plan.refused_pairs:
         wish = f"allow {pair.prefix}"
         yield Problem(f"port {pair.port}", wish, pair.reason.value, lasting=True)
+    for nat in plan.refused_nats:
+        wish = f"translate {nat.external}"
+        yield Problem(f"port {nat.port}", wish, nat.reason, lasting=True)
 
 
 def _guarded(

@@ -14,6 +14,7 @@ from calico.model.groups import Groups
 from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
+from calico.plan.nat import PARTS, floating_elements
 from calico.plan.nft import fixed_parts
 from calico.plan.policy import (
     SLOTS,
@@ -247,8 +248,8 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for chain in passage(uplinks):
-        section.add(chain)
+    for part in (*passage(uplinks), *PARTS):
+        section.add(part)
     return section
 
 
@@ -263,5 +264,7 @@ def _port(endpoint: Endpoint, stateful: bool, is_open: bool) -> Section:  # noqa
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
             **dict(slot_elements(endpoint)),
+            # No route leads to a floating IP whose interface is not there.
+            **(dict(floating_elements(endpoint)) if is_open else {}),
         }
     )

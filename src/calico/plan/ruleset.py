@@ -28,8 +28,9 @@ CUT = 0x01000000
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set of a table, or a map to verdicts; `types` is the concatenation's.
+    """A set of a table, or a map to verdicts or, if so, `to` values of another type.
 
+    `types` is the key's, a concatenation if there are several.
     The elements of one that is `counted` have counters, and a comment as their value.
     """
 
@@ -38,6 +39,12 @@ class Set:
     interval: bool = False
     verdicts: bool = False
     counted: bool = False
+    to: str = ""
+
+    @property
+    def is_map(self) -> bool:
+        """Return whether its elements lead to something."""
+        return self.verdicts or bool(self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain; one with a hook is entered by the kernel at that priority."""
+    """A chain; one with a hook is entered by the kernel at that priority.
+
+    One for `nat` sees the first packet of each connection.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     hook: str | None = None
     priority: int = _FILTER
+    nat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ def _commands(change: FilterChange) -> Iterator[str]:
     chains = {p: c for p, c in sorted(change.put.items()) if isinstance(c, Chain)}
     for part, declared in sets.items():
         yield f"add set {part.family} {TABLE} {set_words(declared)}".replace(
-            "add set", "add map" if declared.verdicts else "add set"
+            "add set", "add map" if declared.is_map else "add set"
         )
     for part, chain in chains.items():
         yield f"add chain {part.family} {TABLE} {part.name}{hook_words(chain)}"

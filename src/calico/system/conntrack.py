@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -22,10 +22,11 @@ from calico.reconcile.problem import Problem
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
-_NEW, _GET = _SUBSYSTEM | 0, _SUBSYSTEM | 1  # IPCTNL_MSG_CT_*
+_NEW, _GET, _DELETE = (_SUBSYSTEM | kind for kind in (0, 1, 2))  # IPCTNL_MSG_CT_*
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300  # NLM_F_*
 _ERROR, _DONE = 2, 3  # NLMSG_*
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
+_REPLY, _STATUS, _LED_ELSEWHERE = 2, 3, 1 << 5  # ..., ..., IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _PROTO_NUMBER, _DESTINATION_PORT = 1, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
@@ -40,15 +41,23 @@ _BATCH = 64  # messages sent before their answers are read: fits any socket buff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """One connection, by its first packet; `key` is what the kernel knows it by."""
+    """One connection, by its first packet; `key` is what the kernel knows it by.
+
+    `packet` is as policy saw it: to where it was led, if that is not what it `asked`
+    for.
+    """
 
     packet: Packet
     cut: bool
     key: bytes
+    asked: Address | None = None
 
 
 def read_connections(concern: Callable[[Address], bool]) -> Iterator[Connection]:
-    """Yield the connections with an end that is of concern; OSError if unreadable."""
+    """Yield the connections with an end that is of concern; OSError if unreadable.
+
+    One that was led elsewhere than it asked for is of concern in any case.
+    """
     for family in (socket.AF_INET, socket.AF_INET6):
         with _socket() as kernel:
             message = _message(_GET, _REQUEST | _DUMP, family, b"", 1)
@@ -71,13 +80,39 @@ def mark_connections(connections: Sequence[Connection], *, cut: bool) -> list[Pr
             kernel.send(
                 b"".join(_marking(one, cut, n) for n, one in enumerate(batch, 1))
             )
-            for number, code in _answers(kernel, len(batch)).items():
-                if code not in {0, errno.ENOENT}:
-                    packet = batch[number - 1].packet
-                    what = f"connection {packet.source} to {packet.destination}"
-                    wish = "cut" if cut else "let go on"
-                    problems.append(Problem(what, wish, os.strerror(code)))
+            wish = "cut" if cut else "let go on"
+            problems += _refused(batch, _answers(kernel, len(batch)), wish)
     return problems
+
+
+def delete_connections(connections: Sequence[Connection]) -> list[Problem]:
+    """Forget connections: their next packets begin anew. Return what was refused."""
+    problems: list[Problem] = []
+    with _socket() as kernel:
+        for start in range(0, len(connections), _BATCH):
+            batch = connections[start : start + _BATCH]
+            kernel.send(
+                b"".join(
+                    _message(_DELETE, _REQUEST | _ACK, _family(one), one.key, n)
+                    for n, one in enumerate(batch, 1)
+                )
+            )
+            problems += _refused(batch, _answers(kernel, len(batch)), "forget")
+    return problems
+
+
+def _refused(
+    batch: Sequence[Connection], answers: Mapping[int, int], wish: str
+) -> Iterator[Problem]:
+    for number, code in answers.items():
+        if code not in {0, errno.ENOENT}:
+            packet = batch[number - 1].packet
+            what = f"connection {packet.source} to {packet.destination}"
+            yield Problem(what, wish, os.strerror(code))
+
+
+def _family(connection: Connection) -> int:
+    return socket.AF_INET if connection.packet.version == 4 else socket.AF_INET6
 
 
 def _socket() -> socket.socket:
@@ -95,12 +130,10 @@ def _message(kind: int, flags: int, family: int, body: bytes, number: int) -> by
 
 
 def _marking(connection: Connection, cut: bool, number: int) -> bytes:  # noqa: FBT001 - a value
-    version = connection.packet.version
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     body = connection.key
     body += _ATTRIBUTE.pack(8, _MARK) + struct.pack(">I", CUT if cut else 0)
     body += _ATTRIBUTE.pack(8, _MARK_MASK) + struct.pack(">I", CUT)
-    return _message(_NEW, _REQUEST | _ACK, family, body, number)
+    return _message(_NEW, _REQUEST | _ACK, _family(connection), body, number)
 
 
 def _answers(kernel: socket.socket, count: int) -> dict[int, int]:
@@ -136,10 +169,11 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     found = _attributes(body)
     key = found[_TUPLE]
     parts = _attributes(key)
-    addresses = _attributes(parts[_IP])
-    octets = sorted(addresses.items())
-    source, destination = (_address(value) for _, value in octets[:2])
-    if not concern(source) and not concern(destination):
+    source, destination = _ends(parts)
+    asked = None
+    if int.from_bytes(found[_STATUS], "big") & _LED_ELSEWHERE:
+        asked, destination = destination, _ends(_attributes(found[_REPLY]))[0]
+    elif not concern(source) and not concern(destination):
         return None
     mark = int.from_bytes(found.get(_MARK, b"\0"), "big")
     zone = found.get(_ZONE)
@@ -148,7 +182,15 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
         cut=bool(mark & CUT),
         key=_attribute(_TUPLE | _NESTED, key)
         + (_attribute(_ZONE, zone) if zone else b""),
+        asked=asked,
     )
+
+
+def _ends(parts: dict[int, bytes]) -> tuple[Address, Address]:
+    """Return the source and the destination of one direction of a connection."""
+    octets = sorted(_attributes(parts[_IP]).items())
+    source, destination = (_address(value) for _, value in octets[:2])
+    return source, destination
 
 
 def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> Packet:
