@@ -19,11 +19,13 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     PortId,
     Prefix,
     SubnetId,
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.logs import Log, parse_log
 from calico.model.policy_codec import parse_address_group, parse_policy
 from calico.model.records import (
     BgpConfiguration,
@@ -70,6 +72,7 @@ class World:
     peers: tuple[BgpPeer, ...] = ()
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
+    logs: tuple[Log, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -84,7 +87,9 @@ class World:
 
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    return frozenset({keys.host_endpoints(host), keys.subnets, BGP_PEERS, NODES})
+    return frozenset(
+        {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
+    )
 
 
 def watched_keys() -> frozenset[str]:
@@ -156,6 +161,7 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
     settings = read(BGP_CONFIGURATION, lambda _, value: parse_bgp_configuration(value))
     peers = read(BGP_PEERS, lambda _, value: parse_bgp_peer(value))
     nodes = read(NODES, lambda _, value: parse_node(value))
+    logs = read(keys.logs, lambda name, value: parse_log(LogId(name), value))
     policies = read(keys.policies, lambda _, value: _policy(value))
     address_groups = read(keys.address_groups, lambda _, value: _address_group(value))
     members: dict[GroupId, set[Prefix]] = defaultdict(set)
@@ -177,6 +183,7 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
                 group.id: frozenset(group.prefixes) for group in address_groups
             },
         ),
+        logs=tuple(logs),
         rejected=tuple(rejected),
     )
 

@@ -5,15 +5,17 @@ what every host has. Sections have no part and no element in common.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import ParamSpec
 
 from calico.model.groups import Groups
 from calico.model.ids import InterfaceName, Prefix, is_single
+from calico.model.logs import Event, Log
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
+from calico.plan.logged import LogLimit, limit_chains, logged_elements
 from calico.plan.nft import fixed_parts
 from calico.plan.policy import (
     SLOTS,
@@ -27,6 +29,7 @@ from calico.plan.policy import (
 )
 from calico.plan.ruleset import passage
 from calico.policy.evaluate import Direction
+from calico.policy.logged import logged_events
 
 Sections = Mapping[str, Section]
 """Sections by what they are of."""
@@ -37,13 +40,14 @@ _FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else port
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterFacts:
-    """What a filter depends on of the host: its `tap` links, and its uplinks.
+    """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
     Gates are open for ports whose tap is there.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
+    log_limit: LogLimit = field(default_factory=LogLimit)
 
 
 class FilterPlanner:
@@ -63,11 +67,9 @@ class FilterPlanner:
         subnets: Iterable[Subnet],
         groups: Groups,
         facts: FilterFacts,
+        logs: Collection[Log] = (),
     ) -> Sections:
-        """Return the filter of a host that serves `endpoints`.
-
-        `subnets` are the cloud's.
-        """
+        """Return a host's filter; `subnets` and `logs` are the cloud's."""
         endpoints = tuple(endpoints)
         guarded = [e for e in endpoints if e.port_security]
         before, self._known = self._known, {}
@@ -82,14 +84,15 @@ class FilterPlanner:
             return known[1]
 
         slots = max([SLOTS, *(len(e.groups) for e in guarded)])
-        keep("all ports", _common, slots, tuple(facts.uplinks))
+        keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
         keep("broadcasts", _broadcasts, frozenset(s.prefix for s in subnets))
         stateless = stateless_groups(groups)
         for one in endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
             is_open = one.interface in facts.taps
-            keep(f"port {one.interface}", _port, one, stateful, is_open)
+            events = logged_events(one, logs)
+            keep(f"port {one.interface}", _port, one, stateful, is_open, events)
         remotes: set[Remote] = set()
         for group in {group for e in guarded for group in e.groups}:
             for way in Direction:
@@ -163,9 +166,10 @@ def plan_filter(
     subnets: Iterable[Subnet],
     groups: Groups,
     facts: FilterFacts,
+    logs: Collection[Log] = (),
 ) -> Section:
     """Return a filter whole: for what has no memory, and to judge what has."""
-    sections = FilterPlanner().plan(endpoints, subnets, groups, facts)
+    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, logs)
     return merged(sections.values())
 
 
@@ -179,10 +183,10 @@ def merged(sections: Iterable[Section]) -> Section:
     return whole
 
 
-def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
+def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for chain in passage(uplinks):
+    for chain in (*passage(uplinks), *limit_chains(limit)):
         section.add(chain)
     return section
 
@@ -192,11 +196,17 @@ def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
 
 
-def _port(endpoint: Endpoint, stateful: bool, is_open: bool) -> Section:  # noqa: FBT001 - values
+def _port(
+    endpoint: Endpoint,
+    stateful: bool,  # noqa: FBT001 - a value
+    is_open: bool,  # noqa: FBT001 - a value
+    events: frozenset[Event],
+) -> Section:
     elements = port_elements(endpoint, stateful=stateful)
     return Section(
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
             **dict(slot_elements(endpoint)),
+            **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
         }
     )
