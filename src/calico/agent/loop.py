@@ -47,6 +47,7 @@ class Parts:
 
     `services` are the daemons: each makes one what the world and the host say, and
     returns what it could not. `ready` is called once nothing is open that is unknown.
+    `inform` is shown each world before the kernel follows it.
     """
 
     host: HostName
@@ -59,6 +60,7 @@ class Parts:
     metrics: Metrics
     reload: Callable[[], None]
     ready: Callable[[], None] = lambda: None
+    inform: Callable[[World], None] = lambda _: None
 
 
 class Loop:
@@ -138,6 +140,7 @@ class Loop:
         world = parts.world()
         if world is None:  # unknown is not empty
             return []
+        parts.inform(world)
         resync = self.pacer.begin(self._clock())
         gateways = plan_dnsmasq(world).gateways
         have, delta = parts.keeper.compare(world, gateways, resync=resync)

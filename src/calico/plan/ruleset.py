@@ -30,6 +30,7 @@ LOG_GROUP = 5
 
 The kernel's own log is silent about packets in network namespaces.
 """
+_NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
 LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
@@ -172,7 +173,7 @@ def _stateful(way: str) -> Chain:
         f"{way}_stateful",
         (
             Rule(
-                f"ct mark & {CUT:#x} == {CUT:#x} counter goto {dropped}",
+                f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
                 "a connection that is no longer allowed (P7)",
             ),
             Rule("ct state established,related accept", "allowed when it began"),
@@ -187,23 +188,25 @@ def _stateful(way: str) -> Chain:
     )
 
 
-def _dropped(way: str, near: str) -> Chain:
+def _dropped(name: str, *ways: str) -> Chain:
+    """Return a chain that drops, and tells the log of the ports at these ends."""
+    tells = (f"{_NEAR[way]} @{LOGGED_DROPS} jump log_{way}_drop" for way in ways)
     return Chain(
-        f"{way}_dropped",
+        name,
         (
-            Rule(f"{near} @{LOGGED_DROPS} jump log_{way}_drop", "the port is logged"),
+            *(Rule(tell, "the port is logged") for tell in tells),
             Rule("drop", "not allowed"),
         ),
     )
 
 
-def _accepted(name: str, way: str, near: str, priority: int) -> Chain:
+def _accepted(name: str, way: str, priority: int) -> Chain:
     """Return the chain behind one that decides: who comes here was let through.
 
     The first packet of a connection is one that is not in the tracker's table yet; a
     connection that nobody answers stays `new` for ever.
     """
-    selector = f"ct status ! confirmed {near} @{LOGGED_ACCEPTS}"
+    selector = f"ct status ! confirmed {_NEAR[way]} @{LOGGED_ACCEPTS}"
     rule = Rule(f"{selector} jump log_{way}_accept", "begins a connection")
     return Chain(name, (rule,), "forward", priority)
 
@@ -246,10 +249,12 @@ _INET = Table(
         ),
         _stateful("out"),
         _stateful("in"),
-        _dropped("out", "iifname"),
-        _dropped("in", "oifname"),
-        _accepted("sent", "out", "iifname", _SENT),
-        _accepted("received", "in", "oifname", _RECEIVED),
+        _dropped("out_dropped", "out"),
+        _dropped("in_dropped", "in"),
+        # Whose groups no longer allow a connection, its mark does not say.
+        _dropped("cut", "out", "in"),
+        _accepted("sent", "out", _SENT),
+        _accepted("received", "in", _RECEIVED),
         Chain(
             "forward_from_instance",
             (
