@@ -2,7 +2,9 @@
 
 import errno
 import json
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 import pytest
 from tests.endpoints import PROJECT, endpoint
+from tests.kernel.agent_host import KEYS, AgentHost, agent_host
 from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import Netns, eventually, in_netns
 
 from calico.agent.policy_log import PolicyLog
 from calico.model.groups import Groups
 from calico.model.ids import GroupId, LogId
-from calico.model.logs import Event, Log
+from calico.model.logs import Event, Log, encode_log
 from calico.model.records import Endpoint, Policy, PortRange, Rule
 from calico.obs import Metrics
 from calico.plan.ruleset import LOG_GROUP
@@ -258,8 +261,49 @@ def test_what_the_reader_is_too_slow_for_is_counted(host: Host, way: Any) -> Non
         refused.near.send(b"x")
     with in_netns(host.bed.host):
         came = 0
-        while not reader.lost:
+        while not reader.lost and came < 10_000:
             came += len(reader.receive())
             refused.near.send(b"x")
     reader.close()
     assert came
+    assert reader.lost
+
+
+FETCH_METRICS = (
+    "import urllib.request as u;"
+    "print(u.urlopen('http://127.0.0.1:9091/metrics').read().decode())"
+)
+
+
+def test_p40_an_agent_writes_its_file_and_opens_it_anew_on_sighup() -> None:
+    with agent_host() as host:
+        file, rotated = host.folder / "policy.log", host.folder / "policy.log.1"
+        text = host.settings.read_text()
+        host.settings.write_text(f'policy_log = "{file}"\n{text}')
+        a, _ = host.bed.plug(A), host.bed.plug(B)
+        agent = host.start()
+        host.publish(A, B)  # nobody knows their groups, so they allow nothing
+        drops = log("drops", Event.DROP, port=A.port)
+        host.etcdctl("put", KEYS.log(drops.id), encode_log(drops).decode())
+        host.await_statuses({A.port: "up", B.port: "up"})
+        eventually(lambda: is_logged(host), message=lambda: host.log)
+        assert not a.pings(address(B, 4))
+        eventually(lambda: file.exists() and '"icmp"' in file.read_text())
+        before = file.read_text()
+        file.rename(rotated)
+        agent.send_signal(signal.SIGHUP)
+        eventually(lambda: "settings reloaded" in host.log)
+        assert not a.pings(address(B, 4))
+        eventually(lambda: file.exists() and '"icmp"' in file.read_text())
+        assert rotated.read_text() == before
+        metrics = host.bed.host.run([sys.executable, "-c", FETCH_METRICS]).stdout
+        assert "calico_agent_policy_log_events_total 2.0" in metrics
+        assert "calico_agent_policy_log_lost_total 0.0" in metrics
+
+
+def is_logged(host: AgentHost) -> bool:
+    """Tell whether the kernel was told of a log, and somebody listens to it."""
+    argv = ["nft", "list", "set", "inet", "calico", "logged_drops"]
+    told = host.bed.host.run(argv, check=False).stdout
+    readers = ["cat", "/proc/net/netfilter/nfnetlink_log"]
+    return A.interface in told and bool(host.bed.host.run(readers).stdout)
