@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Host:
 
     bed: HostBed
     file: Path
+    metrics: Metrics = field(default_factory=Metrics)
 
     def serve(self, wanted: Groups, *logs: Log) -> None:
         self.bed.groups, self.bed.logs = wanted, logs
@@ -93,7 +94,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 def listening(host: Host) -> Iterator[Host]:
     """A host whose policy log is read."""
     with in_netns(host.bed.host):
-        reader = PolicyLog(Metrics(), host.file)
+        reader = PolicyLog(host.metrics, host.file)
         reader.start()
     assert reader.wait_listening(10)
     host.bed.inform = reader.follow
@@ -231,6 +232,8 @@ def test_what_no_log_wants_is_not_told(listening: Host, way: Any) -> None:
     listening.serve(groups(), nobody, accepts)
     assert way(OPEN).sends() == 1
     assert listening.told(1) == [("ACCEPT", B.port, "ingress", OPEN, "accepts")]
+    events = "calico_agent_policy_log_events_total"
+    assert listening.metrics.registry.get_sample_value(events) == 1, "nor read"
 
 
 def test_the_limit_bounds_the_lines_and_changes_no_verdict(
