@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.endpoints import PROJECT, endpoint
 from tests.kernel.agent_host import KEYS, AgentHost, agent_host
 from tests.kernel.data_path import HostBed, host_bed
@@ -270,6 +271,38 @@ def test_what_the_reader_is_too_slow_for_is_counted(host: Host, way: Any) -> Non
     reader.close()
     assert came
     assert reader.lost
+
+
+def test_a_group_that_is_taken_is_told_once_and_had_when_it_is_free(
+    host: Host,
+) -> None:
+    reader = PolicyLog(host.metrics, host.file, pause=0.02)
+    with in_netns(host.bed.host), capture_logs() as said:
+        other = Nflog(LOG_GROUP)
+        reader.start()
+        eventually(lambda: said)
+        assert not reader.wait_listening(0.1)
+        other.close()
+        assert reader.wait_listening(10)
+        reader.stop()
+    assert [line["event"] for line in said] == ["policy log does not listen"]
+
+
+def test_a_file_that_cannot_be_written_costs_its_lines_and_nothing_else(
+    listening: Host, way: Any
+) -> None:
+    listening.serve(groups(), log("drops", Event.DROP))
+    listening.file.mkdir()
+    refused = way(SHUT)
+    with capture_logs() as said:
+        assert refused.sends(2) == 0
+        lost = "calico_agent_policy_log_lost_total"
+        sample = listening.metrics.registry.get_sample_value
+        eventually(lambda: sample(lost) == 2)
+    assert [line["event"] for line in said] == ["policy log not written"]
+    listening.file.rmdir()
+    assert refused.sends() == 0
+    assert listening.told(1) == [("DROP", B.port, "ingress", SHUT, "drops")]
 
 
 FETCH_METRICS = (

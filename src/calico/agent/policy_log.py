@@ -31,11 +31,15 @@ class PolicyLog:
     """Reads the log group in its own thread, and writes lines; `start` it once.
 
     Lines go to the file at `path`, or to the agent's own log without one. Made and
-    started in the network namespace that it listens in.
+    started in the network namespace that it listens in. Where it cannot listen it tries
+    again after `pause` seconds.
     """
 
-    def __init__(self, metrics: Metrics, path: Path | None) -> None:
+    def __init__(
+        self, metrics: Metrics, path: Path | None, pause: float = _PAUSE
+    ) -> None:
         self._metrics = metrics
+        self._pause = pause
         self._ports: Ports = {}
         self._lines = Lines(path)
         self._listening = threading.Event()
@@ -81,7 +85,7 @@ class PolicyLog:
                 told = ""
                 if self._follow_reader(reader):
                     return
-            if select.select([self._wake], [], [], _PAUSE)[0]:
+            if select.select([self._wake], [], [], self._pause)[0]:
                 return
 
     def _follow_reader(self, reader: Nflog) -> bool:
