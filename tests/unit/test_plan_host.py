@@ -234,7 +234,8 @@ def test_p51_sections_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> Non
             taps=frozenset(e.interface for e in some if corners.random.random() < 0.8),
             uplinks=corners.random.choice([(), ("up0",), ("up0", "up1")]),
         )
-        sections = planner.plan(some, [SUBNET], groups, facts)
+        planner.plan(some, [SUBNET], corners.groups(), facts)
+        sections = planner.replan(groups)
         fresh = plan_filter(some, [SUBNET], groups, facts)
         whole = merged(sections.values())
         assert (whole.parts, whole.elements) == (fresh.parts, fresh.elements)

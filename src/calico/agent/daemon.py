@@ -23,11 +23,11 @@ from calico.model.ids import HostName
 from calico.model.keys import Keys
 from calico.model.world import (
     World,
+    WorldBuilder,
     group_prefixes_and_keys,
     watched_keys,
     watched_prefixes,
 )
-from calico.model.world import build as build_world
 from calico.obs import Metrics
 from calico.reconcile.loop import Intervals, Pacer
 from calico.reconcile.problem import Problem
@@ -158,7 +158,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
             interval=settings.heartbeat_interval,
             ttl=settings.heartbeat_ttl,
         ),
-        monitor=Monitor(lambda: loop.tell(Event.DIRTY)),
+        monitor=Monitor(lambda: loop.tell(Event.TOUCHED)),
         policy_log=policy_log,
         metrics=metrics,
         client=client,
@@ -185,9 +185,13 @@ def _more(host: HostName, keys: Keys) -> Callable[[Seen], Ranges]:
 def _world(
     watch: Watch, settings: AgentSettings, keys: Keys
 ) -> Callable[[], World | None]:
+    builder = WorldBuilder(settings.host, keys)
+
     def world() -> World | None:
-        items = watch.items()
-        return None if items is None else build_world(settings.host, keys, items)
+        picture = watch.picture()
+        if picture is None:
+            return None
+        return builder.build(picture.items, picture.changed)
 
     return world
 

@@ -36,8 +36,8 @@ from calico.reconcile.filter import (
     FilterState,
     compare,
     compare_sections,
-    prepared,
     steps,
+    transactions,
 )
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have, Host
@@ -123,6 +123,7 @@ class Keeper:
         self._settings = settings
         self._planner = FilterPlanner()
         self._left: Sections | None = None  # the filter as our last pass left it
+        self._done: HostPlan | None = None  # what it made of the host, all of it
 
     def shut(self) -> None:
         """Cut off all taps while nothing is known (P52): make the tables that lack.
@@ -161,6 +162,21 @@ class Keeper:
             filter=self._compare_filter(plan, have),
         )
 
+    def compare_groups(self, groups: Groups) -> Delta | None:
+        """Return what other groups would change on the host as the last pass left it.
+
+        None where that is not known, or where the pass left something undone: then all
+        has to be looked at.
+        """
+        if self._left is None or self._done is None:
+            return None
+        plan = replace(self._done, filter=self._planner.replan(groups))
+        return Delta(
+            plan=plan,
+            items=Diff(put={}, drop={}, replaced={}),
+            filter=compare_sections(plan.filter, self._left),
+        )
+
     def _compare_filter(self, plan: HostPlan, have: Have) -> FilterChange:
         if have.filter is None and self._left is not None:
             return compare_sections(plan.filter, self._left)
@@ -193,6 +209,7 @@ class Keeper:
         opening = FilterChange(elements=Diff(put=gates, drop={}, replaced={}))
         failed |= self._filter(opening, problems)
         self._left = None if problems else delta.plan.filter
+        self._done = None if problems else delta.plan
         return Outcome(
             plan=delta.plan,
             problems=tuple(problems),
@@ -212,13 +229,13 @@ class Keeper:
         self, change: FilterChange, problems: list[Problem]
     ) -> set[InterfaceName]:
         """Change the filter; return the interfaces whose part of it was refused."""
-        try:
-            for part in prepared(change):
-                if part:
-                    self._host.change_filter(part)
-        except NftError as e:
-            return self._isolate(change, problems, e)
-        return set()
+        refused: set[InterfaceName] = set()
+        for part in transactions(change):
+            try:
+                self._host.change_filter(part)
+            except NftError as e:
+                refused |= self._isolate(part, problems, e)
+        return refused
 
     def _isolate(
         self, change: FilterChange, problems: list[Problem], whole: NftError

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from typing import ParamSpec
+from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
-from calico.model.ids import InterfaceName, Prefix, is_single
+from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
 from calico.model.logs import Event, Log
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
@@ -58,7 +58,10 @@ class FilterPlanner:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[object, ...], Section]] = {}
+        self._served: _Served | None = None
+        self._stateless: frozenset[GroupId] = frozenset()
+        self._of_ports = _Kept()
+        self._of_groups = _Kept()
         self._portions = _Portions()
 
     def plan(
@@ -70,31 +73,44 @@ class FilterPlanner:
         logs: Collection[Log] = (),
     ) -> Sections:
         """Return a host's filter; `subnets` and `logs` are the cloud's."""
-        endpoints = tuple(endpoints)
-        guarded = [e for e in endpoints if e.port_security]
-        before, self._known = self._known, {}
+        self._served = _Served(
+            endpoints=tuple(endpoints),
+            prefixes=frozenset(subnet.prefix for subnet in subnets),
+            facts=facts,
+            logs=logs,
+        )
+        self._plan_ports(self._served, stateless_groups(groups))
+        return self._plan_groups(self._served, groups)
 
-        def keep(
-            name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
-        ) -> Section:
-            known = before.get(name)
-            if known is None or known[0] != args:
-                known = args, make(*args)  # type: ignore[call-arg] # there are no kwargs
-            self._known[name] = known
-            return known[1]
+    def replan(self, groups: Groups) -> Sections:
+        """Return the filter of the host that was planned, with other groups.
 
-        slots = max([SLOTS, *(len(e.groups) for e in guarded)])
-        keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
-        keep("broadcasts", _broadcasts, frozenset(s.prefix for s in subnets))
+        Its ports are looked at only where the groups change what they are.
+        """
+        if self._served is None:
+            raise ValueError("nothing was planned yet")
         stateless = stateless_groups(groups)
-        for one in endpoints:
+        if stateless != self._stateless:
+            self._plan_ports(self._served, stateless)
+        return self._plan_groups(self._served, groups)
+
+    def _plan_ports(self, served: "_Served", stateless: frozenset[GroupId]) -> None:
+        keep, self._stateless = self._of_ports.renew(), stateless
+        slots = max([SLOTS, *(len(e.groups) for e in served.guarded)])
+        facts = served.facts
+        keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
+        keep("broadcasts", _broadcasts, served.prefixes)
+        for one in served.endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
-            is_open = one.interface in facts.taps
-            events = logged_events(one, logs)
+            is_open = one.interface in served.facts.taps
+            events = logged_events(one, served.logs)
             keep(f"port {one.interface}", _port, one, stateful, is_open, events)
+
+    def _plan_groups(self, served: "_Served", groups: Groups) -> Sections:
+        keep = self._of_groups.renew()
         remotes: set[Remote] = set()
-        for group in {group for e in guarded for group in e.groups}:
+        for group in served.groups:
             for way in Direction:
                 policy = groups.policies.get(group)
                 section = keep(
@@ -108,7 +124,60 @@ class FilterPlanner:
             for number, portion in portions.items():
                 keep(f"{name} {number}", members_section, remote, portion)
         self._portions.keep_only(remotes)
+        return {**self._of_ports.sections(), **self._of_groups.sections()}
+
+
+class _Served:
+    """What a filter is planned for, whatever the groups say."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: tuple[Endpoint, ...],
+        prefixes: frozenset[Prefix],
+        facts: FilterFacts,
+        logs: Collection[Log],
+    ) -> None:
+        self.endpoints = endpoints
+        self.prefixes = prefixes
+        self.facts = facts
+        self.logs = logs
+        self.guarded = tuple(e for e in endpoints if e.port_security)
+        self.groups = frozenset(group for e in self.guarded for group in e.groups)
+
+
+class _Kept:
+    """Sections by name, each with what it was made from."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[object, ...], Section]] = {}
+
+    def renew(self) -> "_Keep":
+        """Forget all that is not asked for from now on; return what to ask with."""
+        before, self._known = self._known, {}
+
+        def keep(
+            name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
+        ) -> Section:
+            known = before.get(name)
+            if known is None or known[0] != args:
+                known = args, make(*args)  # type: ignore[call-arg] # there are no kwargs
+            self._known[name] = known
+            return known[1]
+
+        return keep
+
+    def sections(self) -> dict[str, Section]:
+        """Return the sections by name."""
         return {name: section for name, (_, section) in self._known.items()}
+
+
+class _Keep(Protocol):
+    """Returns a section, made anew where it was made from something else."""
+
+    def __call__(
+        self, name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
+    ) -> Section: ...
 
 
 class _Portions:
