@@ -43,15 +43,15 @@ def awaits_some(cloud: Cloud, log: dict[str, Any]) -> None:
     eventually(lambda: stored(cloud, log), f"log {log['id']} is published")
 
 
-def group_and_port(cloud: Cloud) -> tuple[str, str]:
-    network = cloud.network("10.81.0.0/24")
+def group_and_port(cloud: Cloud, number: int) -> tuple[str, str]:
+    network = cloud.network(f"10.81.{number}.0/24")
     group = cloud.api.post("security-groups", security_group={"name": "logged"})
     port = cloud.instance_port(network, security_groups=[group["id"]])
     return group["id"], port["id"]
 
 
 def test_a_log_of_a_port_and_group_is_published_as_it_is(cloud: Cloud) -> None:
-    group, port = group_and_port(cloud)
+    group, port = group_and_port(cloud, 1)
     log = create(cloud, resource_id=group, target_id=port, event="DROP")
     published = {
         "project": PROJECT,
@@ -86,7 +86,7 @@ def test_p18_a_log_that_is_only_renamed_is_published_anew(cloud: Cloud) -> None:
 
 
 def test_a_log_goes_with_the_group_or_the_port_that_it_names(cloud: Cloud) -> None:
-    group, port = group_and_port(cloud)
+    group, port = group_and_port(cloud, 2)
     of_group, of_port = create(cloud, resource_id=group), create(cloud, target_id=port)
     awaits_some(cloud, of_group)
     awaits_some(cloud, of_port)
@@ -99,7 +99,7 @@ def test_a_log_goes_with_the_group_or_the_port_that_it_names(cloud: Cloud) -> No
 
 def test_security_groups_are_what_can_be_logged(cloud: Cloud) -> None:
     assert cloud.api.get("log/loggable-resources") == [{"type": "security_group"}]
-    _, port = group_and_port(cloud)
+    _, port = group_and_port(cloud, 3)
     before = known(cloud)
     other = cloud.api.post("security-groups", security_group={"name": "other"})["id"]
     for status, refused in (
