@@ -24,8 +24,9 @@ def logged_events(endpoint: Endpoint, logs: Iterable[Log]) -> frozenset[Event]:
 def _is_about(log: Log, endpoint: Endpoint) -> bool:
     """Tell whether all that a log names is the port's.
 
-    What it names it is about, whosever it is: Neutron lets only administrators name
-    what is not their own project's. One that names nothing is about its project.
+    What it names it is about, whosever it is: who may name what, Neutron has decided
+    (an administrator's log is his own project's). One that names nothing is about its
+    project.
     """
     if log.port is None and log.group is None:
         return log.project == endpoint.project
