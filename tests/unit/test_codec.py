@@ -37,6 +37,7 @@ from calico.model.ids import (
     HostName,
     InterfaceName,
     Invalid,
+    LogId,
     Mac,
     NetworkId,
     PortId,
@@ -45,6 +46,7 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.keys import Keys
+from calico.model.logs import Event, Log, encode_log, parse_log
 from calico.model.policy_codec import (
     encode_address_group,
     encode_policy,
@@ -185,6 +187,15 @@ policies = st.builds(
     egress=st.lists(rules(), max_size=4).map(tuple),
     stateful=st.booleans(),
 )
+logs = st.builds(
+    Log,
+    id=uuids.map(LogId),
+    project=uuids.map(ProjectId),
+    group=st.none() | uuids.map(GroupId),
+    port=st.none() | uuids.map(PortId),
+    events=st.sets(st.sampled_from(Event), min_size=1).map(frozenset),
+    name=st.text(max_size=10),
+)
 address_groups = st.builds(
     AddressGroup,
     id=uuids.map(AddressGroupId),
@@ -229,6 +240,11 @@ def test_a_policy_survives_the_round_trip(policy: Policy) -> None:
 @given(address_groups)
 def test_an_address_group_survives_the_round_trip(group: AddressGroup) -> None:
     assert parse_address_group(encode_address_group(group)) == group
+
+
+@given(logs)
+def test_a_log_survives_the_round_trip(log: Log) -> None:
+    assert parse_log(log.id, encode_log(log)) == log
 
 
 @given(nodes)
@@ -358,6 +374,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
     ),
     "policy": (parse_policy, policies.map(encode_policy)),
     "address group": (parse_address_group, address_groups.map(encode_address_group)),
+    "log": (lambda value: parse_log(LogId("log"), value), logs.map(encode_log)),
     "node": (parse_node, nodes.map(encode_node)),
     "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
     "BGP settings": (
