@@ -159,17 +159,21 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         loop=loop,
         watch=watch,
         writer=writer,
-        heartbeat=Heartbeat(
-            client,
-            keys.host_status(settings.host),
-            interval=settings.heartbeat_interval,
-            ttl=settings.heartbeat_ttl,
-        ),
+        heartbeat=_heartbeat(client, keys, settings),
         monitor=Monitor(lambda: loop.tell(Event.TOUCHED)),
         arrivals=arrivals,
         policy_log=policy_log,
         metrics=metrics,
         client=client,
+    )
+
+
+def _heartbeat(client: Client, keys: Keys, settings: AgentSettings) -> Heartbeat:
+    return Heartbeat(
+        client,
+        keys.host_status(settings.host),
+        interval=settings.heartbeat_interval,
+        ttl=settings.heartbeat_ttl,
     )
 
 
