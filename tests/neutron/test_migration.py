@@ -73,6 +73,10 @@ def bind(cloud: Cloud, port: Port, host: str) -> Any:
     return nova(cloud).call("POST", path, {"binding": {"host": host}})["binding"]
 
 
+def activate(cloud: Cloud, port: Port, host: str) -> None:
+    nova(cloud).call("PUT", f"{binding(port, host)}/activate")
+
+
 def nova(cloud: Cloud) -> Api:
     """Return the API as Nova uses it."""
     return replace(cloud.api, roles="service")
@@ -98,7 +102,7 @@ def test_p38_novas_sequence_prepares_activates_and_only_then_forgets(
     assert spec["target"]["workloadEndpoint"]["hostname"] == "h2"
     assert cloud.status(port) == "ACTIVE"
 
-    nova(cloud).put(f"{binding(port, 'h2')}/activate")
+    activate(cloud, port, "h2")
     await_roles(cloud, port, ACTIVATED)
     cloud.report(port, host="h2")
     eventually(lambda: cloud.status(port) == "ACTIVE", "active where it is now")
@@ -124,7 +128,7 @@ def test_a_migration_that_is_given_up_leaves_the_port_as_it_was(
 def test_an_instance_comes_back_by_the_same_way(cloud: Cloud, port: Port) -> None:
     for source, target in (("h1", "h2"), ("h2", "h1")):
         bind(cloud, port, target)
-        nova(cloud).put(f"{binding(port, target)}/activate")
+        activate(cloud, port, target)
         nova(cloud).delete(binding(port, source))
         await_roles(cloud, port, {target: (None, None)})
 

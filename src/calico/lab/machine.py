@@ -7,12 +7,15 @@ guest, with its connections, goes from host to host, and is on one at a time.
 
 import socket
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from calico.lab import inside, namespaces
 
 _BRIDGE, _CARD = "br0", "card"
 _RARP = 0x8035
+_ROUNDS = (0.0, 0.05, 0.15, 0.25, 0.35)  # seconds between QEMU's announcements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,10 @@ class Machine:
         namespaces.ip_batch([*pause, resume], netns=self.netns)
 
     def announce(self, host: str, mac: str) -> None:
-        """Say on a host's tap that the guest is there, as QEMU does: reverse ARP."""
+        """Say on a host's tap that the guest is there, as QEMU does: by reverse ARP.
+
+        Returns at once; it is said a few times.
+        """
         own = bytes.fromhex(mac.replace(":", ""))
         request = b"\x00\x01\x08\x00\x06\x04\x00\x03" + (own + bytes(4)) * 2
         frame = b"\xff" * 6 + own + _RARP.to_bytes(2, "big") + request
@@ -65,11 +71,12 @@ class Machine:
             inside.enter(self.netns)
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
                 wire.bind((host, 0))
-                wire.send(frame.ljust(60, b"\0"))
+                for pause in _ROUNDS:
+                    time.sleep(pause)
+                    with suppress(OSError):  # moved on meanwhile
+                        wire.send(frame.ljust(60, b"\0"))
 
-        thread = threading.Thread(target=send, name="announce")
-        thread.start()
-        thread.join()
+        threading.Thread(target=send, name="announce", daemon=True).start()
 
     def unplug(self, host: str) -> None:
         """Take the tap on a host away."""

@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 _ALL = 0x0003  # ETH_P_ALL
 _RECEIVE = 256  # octets: all headers
+_PATIENCE = 1.0  # seconds for a thread that opens a few sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Arrivals:
         self._wanted: dict[InterfaceName, Endpoint] = {}
         self._arrived: set[InterfaceName] = set()
         self._stopped = False
+        self._listening = threading.Event()  # wherever it is wanted
         self._ears: dict[InterfaceName, _Ear] = {}  # the thread's own
         self._wake, self._waker = os.pipe()
         self._thread = threading.Thread(target=self._run, name="arrivals", daemon=True)
@@ -62,13 +64,19 @@ class Arrivals:
         os.close(self._waker)
 
     def follow(self, awaited: Iterable[Endpoint]) -> None:
-        """Listen for these, and for no others; from any thread."""
+        """Listen for these, and for no others; from any thread but its own.
+
+        It listens when this returns, so that what is said to be prepared is.
+        """
         wanted = {endpoint.interface: endpoint for endpoint in awaited}
         with self._lock:
             if not wanted and not self._wanted:
                 return
             self._wanted = wanted
+            self._listening.clear()
         os.write(self._waker, b"x")
+        if self._thread.is_alive():
+            self._listening.wait(_PATIENCE)
 
     def take(self) -> frozenset[InterfaceName]:
         """Return the taps of instances heard since the last time; from any thread."""
@@ -92,7 +100,8 @@ class Arrivals:
 
     def _listen_where_wanted(self) -> None:
         with self._lock:
-            wanted = set(self._wanted)
+            wish = self._wanted
+            wanted = set(wish)
         for name in self._ears.keys() | wanted:
             index = _index(name) if name in wanted else None
             ear = self._ears.get(name)
@@ -101,6 +110,9 @@ class Arrivals:
                 ear = None
             if ear is None and index is not None:
                 self._open(name, index)
+        with self._lock:
+            if self._wanted is wish:
+                self._listening.set()
 
     def _open(self, name: InterfaceName, index: int) -> None:
         try:
