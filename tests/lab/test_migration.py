@@ -44,7 +44,9 @@ def pair(lab: Lab) -> Iterator[Pair]:
             ipv6_address_mode="slaac",
         )
         made = []
-        for role, host in (("mover", SOURCE), ("peer", "host-2-1")):
+        # The peer is nearer to the source than to the target: its ToR sees a way of one
+        # hop, which yields, and one through the spine.
+        for role, host in (("mover", SOURCE), ("peer", THIRD)):
             name = f"{role}{os.getpid()}"
             made.append(lab.create_instance(name, network=network.id, host=host))
             cleanup.callback(lab.delete_instance, name)
@@ -86,10 +88,10 @@ def test_a_live_migration_costs_some_packets_and_no_connection(
         served.settimeout(10)
         client.sendall(b"still there?")
         assert served.recv(64) == b"still there?"
-    loss = json.loads(said)["loss"]
-    # It says some milliseconds; this much a busy machine never needs, and what moves
-    # with the API's calls instead of the guest's word on a busy machine does.
-    assert 0 < loss["lost"] < 1000 < loss["sent"] + 1000
+    report = json.loads(said)
+    assert f"is reached on {TARGET}" in {step["what"] for step in report["steps"]}
+    # Some tens in truth; so many are lost where a session restarts.
+    assert report["loss"]["lost"] < 1000
     assert lab.instance(mover.name).host == TARGET
     assert routes(lab, TARGET, mover) == sorted(mover.addresses)
     eventually(lambda: routes(lab, SOURCE, mover) == [])

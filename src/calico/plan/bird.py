@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from calico.model.ids import Address, HostName, Interface
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES
 from calico.model.world import Rejected, World
-from calico.plan.bird_filters import render_filters
+from calico.plan.bird_filters import PREPENDED, render_filters
 
 _RX_BUFFER = 64 << 20  # bytes; P48: bursts overrun the default
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:/ -]")
@@ -216,7 +216,7 @@ def _session(session: Session, facts: BgpFacts, as_number: int) -> str:
 
     Hosts may share an AS whose routes come back through a router of another AS
     (an AS per rack): the own AS in a path is no loop, since a host passes nothing on.
-    It is there twice in a route of an instance on the way out.
+    It is there many times in a route of an instance on the way out.
     """
     version = session.address.version
     on_link = any(session.address in i.network for i in facts.connected)
@@ -228,7 +228,7 @@ def _session(session: Session, facts: BgpFacts, as_number: int) -> str:
     description = _UNSAFE.sub("_", session.description)
     options = "  bfd on;\n" if session.bfd else ""
     if session.as_number != as_number:
-        options += "  allow local as 2;\n"
+        options += f"  allow local as {1 + PREPENDED};\n"
     return f"""\
 protocol bgp {session.name} {{
   description "{description}";

@@ -11,6 +11,11 @@ from calico.model.ids import Address, Prefix
 from calico.plan.host import PROTOCOL, YIELDING_METRIC
 
 _OURS = f"krt_source = {PROTOCOL}"  # how the kernel tells this host's own routes
+PREPENDED = 8
+"""How much longer the path of a route that yields is: more than any way in a fabric.
+
+The other host may be some routers away, and the one that yields next to the sender.
+"""
 _YIELDS = f"krt_metric = {YIELDING_METRIC}"  # of an instance on the way out
 
 
@@ -70,6 +75,7 @@ filter underlay{version} {{
 
 def _bgp_filters(version: int, as_number: int) -> str:
     default = "0.0.0.0/0" if version == 4 else "::/0"
+    longer = "\n".join([f"    bgp_path.prepend({as_number});"] * PREPENDED)
     own = f'proto = "kernel{version}" && {_OURS} && calico{version}()'
     return f"""\
 filter peer_in{version} {{
@@ -82,7 +88,9 @@ filter host_in{version} {{
 }}
 filter bgp_out{version} {{
   if !({own}) then reject;
-  if {_YIELDS} then bgp_path.prepend({as_number});
+  if {_YIELDS} then {{
+{longer}
+  }}
   accept;
 }}
 filter ibgp_out{version} {{
