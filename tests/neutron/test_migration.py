@@ -1,7 +1,7 @@
 """What Nova asks of Neutron when an instance moves, and what hosts are told of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -46,7 +46,7 @@ def roles(cloud: Cloud, port: Port) -> dict[str, tuple[str | None, str | None]]:
 
 
 def await_roles(
-    cloud: Cloud, port: Port, wanted: dict[str, tuple[str | None, str | None]]
+    cloud: Cloud, port: Port, wanted: Mapping[str, tuple[str | None, str | None]]
 ) -> None:
     eventually(
         lambda: roles(cloud, port) == wanted,
