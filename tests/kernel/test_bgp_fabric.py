@@ -12,6 +12,7 @@ from tests.kernel.netns import eventually
 
 from calico.model.records import BgpPeer
 from calico.model.world import World
+from calico.plan.host import YIELDING_METRIC
 
 ROUTER = """
 log stderr all;
@@ -120,6 +121,20 @@ def test_a_tor_passes_routes_between_hosts(
     a.del_route("10.65.0.5/32")
     a.del_route("fd65::5/128")
     b.await_no_route("10.65.0.5")
+
+
+def test_a_route_that_yields_reaches_hosts_of_the_same_as(
+    rack: tuple[Speaker, Speaker, Speaker],
+) -> None:
+    _, a, b = rack
+    a.add_route("10.65.0.7/32", "metric", str(YIELDING_METRIC))
+    b.await_route("10.65.0.7")
+    # Longer than any way through a fabric to the host that it yields to.
+    said = b.bird.ask("show route for 10.65.0.7 all").text
+    (path,) = (line for line in said.splitlines() if "BGP.as_path" in line)
+    assert len(path.split()[1:]) > 6
+    a.del_route("10.65.0.7/32")
+    b.await_no_route("10.65.0.7")
 
 
 def test_the_tors_default_comes_in_and_no_foreign_prefix(
