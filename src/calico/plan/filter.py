@@ -14,7 +14,12 @@ from calico.model.groups import Groups
 from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
 from calico.model.logs import Event, Log
 from calico.model.records import Endpoint, Remote, Subnet
-from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
+from calico.plan.antispoof import (
+    Element,
+    broadcast_elements,
+    is_gate,
+    port_elements,
+)
 from calico.plan.logged import LogLimit, limit_chains, logged_elements
 from calico.plan.nat import PARTS, floating_elements
 from calico.plan.nft import fixed_parts
@@ -28,7 +33,7 @@ from calico.plan.policy import (
     slot_elements,
     stateless_groups,
 )
-from calico.plan.ruleset import passage
+from calico.plan.ruleset import METADATA, passage
 from calico.policy.evaluate import Direction
 from calico.policy.logged import logged_events
 
@@ -43,12 +48,14 @@ _FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else port
 class FilterFacts:
     """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
-    Gates are open for ports whose tap is there.
+    Gates are open for ports whose tap is there; `metadata` says whether the host's
+    metadata service may be asked.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
 
 
 class FilterPlanner:
@@ -107,6 +114,8 @@ class FilterPlanner:
             is_open = one.interface in served.facts.taps
             events = logged_events(one, served.logs)
             keep(f"port {one.interface}", _port, one, stateful, is_open, events)
+            if is_open and facts.metadata:
+                keep(f"metadata {one.interface}", _metadata, one.interface)
 
     def _plan_groups(self, served: "_Served", groups: Groups) -> Sections:
         keep = self._of_groups.renew()
@@ -264,6 +273,10 @@ def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
 def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     fours = (p for p in prefixes if isinstance(p, IPv4Network))
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
+
+
+def _metadata(interface: InterfaceName) -> Section:
+    return Section(elements={Element("inet", METADATA, f'"{interface}"'): ""})
 
 
 def _port(

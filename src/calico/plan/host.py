@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
+    IPv4Interface,
     IPv6Address,
     IPv6Interface,
 )
@@ -43,6 +44,8 @@ from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
+METADATA4 = IPv4Address("169.254.169.254")
+METADATA6 = IPv6Address("fe80::a9fe:a9fe")
 # "tap" and the first eleven characters of a port's UUID, as Nova names it. An
 # operator's `tap0` is not an instance's.
 TAP = re.compile(r"tap[0-9a-f]{8}-[0-9a-f]{2}")
@@ -163,7 +166,8 @@ State = Mapping[Key, Item]
 class HostFacts:
     """What a plan has to know of the host: its addresses, `tap` links and uplinks.
 
-    `log_limit` is the operator's, for packets that are logged.
+    `log_limit` is the operator's, for packets that are logged; `metadata` says whether
+    instances have a metadata service.
     """
 
     address4: IPv4Address | None = None
@@ -171,6 +175,7 @@ class HostFacts:
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +267,7 @@ def plan_host(
 
     A `planner` that planned before saves the work that was done already.
     """
-    accepted, refused = _accept(world.endpoints)
+    accepted, refused = accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
     accepted, refused_nats = settle(
         accepted, world.subnets.values(), {facts.address4, facts.address6}
@@ -272,6 +277,8 @@ def plan_host(
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
         items += _endpoint_items(endpoint)
+    if facts.metadata:
+        items += _metadata_addresses(served)
     items += _routes(served, facts)
     return HostPlan(
         state=state_of(items),
@@ -280,7 +287,10 @@ def plan_host(
             world.subnets.values(),
             world.groups,
             FilterFacts(
-                taps=facts.taps, uplinks=facts.uplinks, log_limit=facts.log_limit
+                taps=facts.taps,
+                uplinks=facts.uplinks,
+                log_limit=facts.log_limit,
+                metadata=facts.metadata,
             ),
             world.logs,
         ),
@@ -302,7 +312,7 @@ def link_local(mac: Mac) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:])
 
 
-def _accept(
+def accept(
     endpoints: Iterable[Endpoint],
 ) -> tuple[tuple[Endpoint, ...], tuple[Refused, ...]]:
     """Set aside endpoints whose interface is no tap, or is another's already."""
@@ -345,6 +355,13 @@ def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
         for prefix in prefixes:
             if is_single(prefix):
                 yield Neighbour(tap, prefix.network_address, source_mac)
+
+
+def _metadata_addresses(served: Iterable[Endpoint]) -> Iterator[Item]:
+    """Yield what the metadata service is asked at: link-local, so per link for IPv6."""
+    yield LocalAddress(DHCP_BRIDGE, IPv4Interface((METADATA4, 32)))
+    for endpoint in served:
+        yield LocalAddress(endpoint.interface, IPv6Interface((METADATA6, 64)))
 
 
 def _rp_filter(endpoint: Endpoint) -> str:
