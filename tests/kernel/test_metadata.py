@@ -54,6 +54,10 @@ def test_an_instance_gets_its_own_metadata(host: MetadataHost, version: int) -> 
         assert told["x-forwarded-for"] == str(one.addresses[0 if version == 4 else 1])
 
 
+def test_a_pass_finds_nothing_to_change(host: MetadataHost) -> None:
+    assert host.bed.changes(A, B) == []
+
+
 def test_p42_an_address_of_another_gets_nothing(host: MetadataHost) -> None:
     guest = host.bed.guests[A.port]
     stolen = str(B.addresses[0])
