@@ -46,7 +46,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetadataHost]:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_instance_gets_its_own_metadata(host: MetadataHost, version: int) -> None:
-    for one in (A, B):
+    for one in (A, B) * 5:  # sockets that share what comes might be right once
         told = host.identity(host.bed.guests[one.port], version)
         assert told["x-instance-id"] == one.device
         assert told["x-instance-id-signature"] == signature(SECRET.encode(), one.device)
