@@ -27,7 +27,7 @@ _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300  # NLM_F_*
 _ERROR, _DONE = 2, 3  # NLMSG_*
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
-_PROTO_NUMBER, _DESTINATION_PORT = 1, 3  # CTA_PROTO_*
+_PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
 _NESTED, _KIND = 0x8000, 0x3FFF
 _HEADER = struct.Struct("=IHHII")
@@ -155,9 +155,10 @@ def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> P
     protocol = proto[_PROTO_NUMBER][0]
     version = source.version
     is_icmp = protocol == ICMP[version]
-    port = None
+    port = source_port = None
     if protocol in PORT_PROTOCOLS:
         port = int.from_bytes(proto[_DESTINATION_PORT], "big")
+        source_port = int.from_bytes(proto[_SOURCE_PORT], "big")
     return Packet(
         source=source,
         destination=destination,
@@ -165,6 +166,7 @@ def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> P
         port=port,
         icmp_type=proto[_ICMP_TYPE[version]][0] if is_icmp else None,
         icmp_code=proto[_ICMP_CODE[version]][0] if is_icmp else None,
+        source_port=source_port,
     )
 
 
