@@ -19,6 +19,7 @@ from calico.model.ids import (
     PortId,
     SubnetId,
 )
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
@@ -60,6 +61,7 @@ class HostBed:
     keeper: Keeper | None = None
     cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
+    operator: OperatorWorld = NO_OPERATOR
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
@@ -92,7 +94,9 @@ class HostBed:
             gateways = plan_dnsmasq(world).gateways
             _, delta = self.keeper.compare(world, gateways, resync=resync)
             outcome = self.keeper.apply(delta)
-            problems = self.cutter.follow(outcome, delta.filter, self.groups)
+            problems = self.cutter.follow(
+                outcome, delta.filter, self.groups, self.operator
+            )
             return replace(outcome, problems=(*outcome.problems, *problems))
 
     def changes(self, *endpoints: Endpoint, resync: bool = True) -> list[str]:
@@ -107,7 +111,11 @@ class HostBed:
     def world(self, endpoints: tuple[Endpoint, ...]) -> World:
         """Return a world with these endpoints."""
         return World(
-            host=HOST, endpoints=endpoints, subnets=SUBNETS, groups=self.groups
+            host=HOST,
+            endpoints=endpoints,
+            subnets=SUBNETS,
+            groups=self.groups,
+            operator=self.operator,
         )
 
     def restart(self) -> None:

@@ -10,12 +10,13 @@ from typing import Protocol
 from calico.agent.keeper import Outcome
 from calico.model.groups import Groups
 from calico.model.ids import Address
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.policy.flows import Connections
 from calico.reconcile.filter import FilterChange
 from calico.reconcile.problem import Problem
 from calico.system.conntrack import Connection, mark_connections, read_connections
 
-_POLICY_SETS = ("in", "out", "members", "nets")
+_POLICY_PARTS = ("in", "out", "members", "nets", "policy", "before", "after")
 
 
 class Tracked(Protocol):
@@ -48,13 +49,17 @@ class Cutter:
         self._due = True  # what changed while no agent was here is not known
 
     def follow(
-        self, outcome: Outcome, change: FilterChange, groups: Groups
+        self,
+        outcome: Outcome,
+        change: FilterChange,
+        groups: Groups,
+        operator: OperatorWorld = NO_OPERATOR,
     ) -> list[Problem]:
         """Judge connections, if the change of the filter was one of policy."""
         self._due |= concerns_policy(change)
         if not self._due:
             return []
-        judge = Connections(outcome.plan.served, groups)
+        judge = Connections(outcome.plan.served, groups, operator)
         cut: list[Connection] = []
         restored: list[Connection] = []
         try:
@@ -74,4 +79,4 @@ def concerns_policy(change: FilterChange) -> bool:
     """Tell whether a change of the filter may change the verdict on a connection."""
     names = {element.set for element in (*change.elements.put, *change.elements.drop)}
     names |= {part.name for part in (*change.put, *change.drop)}
-    return any(name.startswith(_POLICY_SETS) for name in names)
+    return any(name.startswith(_POLICY_PARTS) for name in names)

@@ -145,7 +145,9 @@ class Loop:
         self._last = world, have
         served = self._serve(world, have)
         self._known = _names(served)
-        cutting = parts.cutter.follow(outcome, delta.filter, world.groups)
+        cutting = parts.cutter.follow(
+            outcome, delta.filter, world.groups, world.operator
+        )
         problems = [*outcome.problems, *cutting, *served]
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)

@@ -24,6 +24,7 @@ from calico.model.ids import (
     SubnetId,
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.policy_codec import parse_address_group, parse_policy
 from calico.model.records import (
     BgpConfiguration,
@@ -70,6 +71,7 @@ class World:
     peers: tuple[BgpPeer, ...] = ()
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
+    operator: OperatorWorld = NO_OPERATOR
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:

@@ -14,7 +14,7 @@ from calico.model.ids import Address, InterfaceName, Mac, Prefix, collapsed, is_
 from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
-_VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|\d+)")
+_VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|before|after|\d+)")
 
 
 class Element(NamedTuple):
@@ -100,12 +100,9 @@ def _gates(endpoint: Endpoint, *, stateful: bool) -> Iterator[tuple[Element, str
         "goto guarded" if guarded else "goto destination",
     )
     yield Element("inet", "to_port", key), "accept"
+    kind = ("stateful" if stateful else "stateless") if guarded else "open"
     for way in ("out", "in"):
-        checks = f"goto {way}_{'stateful' if stateful else 'groups'}"
-        yield (
-            Element("inet", f"{way}_policy", key),
-            checks if guarded else "accept",
-        )
+        yield Element("inet", f"{way}_policy", key), f"goto {way}_{kind}"
     yield (
         Element("arp", "from_port", key),
         "goto guarded" if guarded else "goto unanswered",

@@ -231,7 +231,12 @@ def plan_host(
             accepted,
             world.subnets.values(),
             world.groups,
-            FilterFacts(taps=facts.taps, uplinks=facts.uplinks),
+            FilterFacts(
+                taps=facts.taps,
+                uplinks=facts.uplinks,
+                bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
+            ),
+            world.operator,
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
