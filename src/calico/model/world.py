@@ -24,6 +24,12 @@ from calico.model.ids import (
     SubnetId,
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.operator_reading import (
+    operator_keys,
+    operator_prefixes,
+    read_operator,
+    selector_prefixes,
+)
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.policy_codec import parse_address_group, parse_policy
 from calico.model.records import (
@@ -36,12 +42,9 @@ from calico.model.records import (
     RemoteGroup,
     Subnet,
 )
+from calico.model.resource import REJECTIONS
 
 _T = TypeVar("_T")
-
-# What a parser raises is Invalid (a ValueError). The others are a parser's mistake, and
-# a whole host's networking is too much to pay for one.
-_REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,40 +89,42 @@ class World:
 
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    return frozenset({keys.host_endpoints(host), keys.subnets, BGP_PEERS, NODES})
+    own = keys.host_endpoints(host)
+    return operator_prefixes() | {own, keys.subnets, BGP_PEERS, NODES}
 
 
 def watched_keys() -> frozenset[str]:
     """Return the single keys that a host has to know besides."""
-    return frozenset({BGP_CONFIGURATION})
+    return frozenset({BGP_CONFIGURATION}) | operator_keys()
 
 
 def group_prefixes_and_keys(
     host: HostName, keys: Keys, seen: Mapping[str, Mapping[str, bytes]]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the prefixes and keys of what the host's own groups lead to, no others.
+    """Return the prefixes and keys of what the host's own ports lead to, no others.
 
     The groups of its endpoints have policies, and those name groups, whose members
-    count, and address groups. `seen` are items by the prefix or key they were seen
-    under; what it lacks leads nowhere yet.
+    count, and address groups; an operator's policies name selectors. `seen` are items
+    by the prefix or key they were seen under; what it lacks leads nowhere yet.
     """
-    prefixes: set[str] = set()
+    prefixes = set(selector_prefixes(host, keys, seen))
     single: set[str] = set()
     groups: set[GroupId] = set()
     for value in seen.get(keys.host_endpoints(host), {}).values():
-        with suppress(*_REJECTIONS):
+        with suppress(*REJECTIONS):
             groups |= _endpoint(value).groups
     for policy_key in map(keys.policy, groups):
         single.add(policy_key)
         for value in seen.get(policy_key, {}).values():
-            with suppress(*_REJECTIONS):
+            with suppress(*REJECTIONS):
                 for remote in _remotes(value):
                     match remote:
                         case RemoteGroup(group=group):
                             prefixes.add(keys.group_members(group))
                         case RemoteAddressGroup(address_group=address_group):
                             single.add(keys.address_group(address_group))
-    return frozenset(prefixes), frozenset(single)
+    known = tuple(prefixes)
+    return frozenset(prefixes), frozenset(k for k in single if not k.startswith(known))
 
 
 # The same values are read at every change of anything; parsing is pure.
@@ -146,7 +151,7 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         for key in sorted(key for key in items if key.startswith(prefix)):
             try:
                 read_ones.append(parse(key.removeprefix(prefix), items[key]))
-            except _REJECTIONS as e:
+            except REJECTIONS as e:
                 port = keys.parse_endpoint(key)
                 rejected.append(Rejected(key=key, reason=_reason(e), port=port))
         return read_ones
@@ -165,6 +170,7 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
         keys.members, lambda name, _: _member(keys, keys.members + name)
     ):
         members[group].add(prefix)
+    operator = read_operator(host, keys, items, read)
     return World(
         host=host,
         endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.port)),
@@ -179,6 +185,7 @@ def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
                 group.id: frozenset(group.prefixes) for group in address_groups
             },
         ),
+        operator=operator,
         rejected=tuple(rejected),
     )
 
