@@ -18,6 +18,7 @@ from calico.model.ids import Address
 from calico.model.records import ICMP
 from calico.policy.evaluate import Direction, Packet
 
+UPLINK_MAC = "02:00:00:00:00:01"
 FABRIC_MAC = "02:00:00:00:00:02"
 PEER = replace(endpoint(3), port_security=False, groups=frozenset())
 NEAR = endpoint(2)
@@ -60,18 +61,23 @@ class Wires:
         """Return the marks that arrive, once all that should have, and it is quiet."""
         ingress = direction is Direction.INGRESS
         ends = [self.near] if ingress else [self.peer, self.fabric]
-        expected = {mark for mark, allowed in verdicts.items() if allowed}
-        arrived: set[bytes] = set()
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline:
-            patience = 0.01 if expected <= arrived else 0.2
-            ready, _, _ = select.select(ends, [], [], patience)
-            if not ready and expected <= arrived:
-                break
-            for wire in ready:
-                received = wire.recv(2048)
-                arrived |= {mark for mark in verdicts if mark in received}
-        return arrived
+        return arrivals(ends, verdicts)
+
+
+def arrivals(ends: list[socket.socket], verdicts: dict[bytes, bool]) -> set[bytes]:
+    """Return the marks that arrive, once all that should have, and it is quiet."""
+    expected = {mark for mark, allowed in verdicts.items() if allowed}
+    arrived: set[bytes] = set()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        patience = 0.01 if expected <= arrived else 0.2
+        ready, _, _ = select.select(ends, [], [], patience)
+        if not ready and expected <= arrived:
+            break
+        for wire in ready:
+            received = wire.recv(2048)
+            arrived |= {mark for mark in verdicts if mark in received}
+    return arrived
 
 
 def raw_socket(namespace: Netns, interface: str) -> socket.socket:
@@ -87,7 +93,7 @@ def wired() -> Iterator[Wires]:
     with host_bed() as bed:
         near, peer = bed.plug(NEAR), bed.plug(PEER)
         fabric = bed.stack.enter_context(Netns("fabric"))
-        link(bed.host, "up0", fabric, "up0", macs=("02:00:00:00:00:01", FABRIC_MAC))
+        link(bed.host, "up0", fabric, "up0", macs=(UPLINK_MAC, FABRIC_MAC))
         for address, router in (
             ("192.0.2.1/24", "192.0.2.2"),
             ("2001:db8:ffff::1/64", "2001:db8:ffff::2"),
@@ -111,9 +117,12 @@ def wired() -> Iterator[Wires]:
 
 def sendable(packet: Packet, *, stateful: bool) -> bool:
     """Tell whether a packet is one that the kernel would forward at all."""
-    for address in (packet.source, packet.destination):
-        if not _is_unicast(address):
-            return False
+    ends = (packet.source, packet.destination)
+    return all(map(is_routed, ends)) and is_carried(packet, stateful=stateful)
+
+
+def is_carried(packet: Packet, *, stateful: bool) -> bool:
+    """Tell whether the kernel would take what is in a packet for what it says."""
     if packet.version == 6 and packet.protocol in {0, 43, 44, 60}:
         return False  # an extension header, not a protocol
     if packet.protocol == ICMP[packet.version]:
@@ -121,7 +130,8 @@ def sendable(packet: Packet, *, stateful: bool) -> bool:
     return packet.protocol not in {1, 58}  # ICMP of the other family is broken
 
 
-def _is_unicast(address: Address) -> bool:
+def is_routed(address: Address) -> bool:
+    """Tell whether there is a way to an address, and nothing special about it."""
     if address.version == 6:
         return address in ROUTED6
     first = address.packed[0]

@@ -20,11 +20,8 @@ _INTERFACE = {Direction.INGRESS: "iifname", Direction.EGRESS: "oifname"}
 _HOOKS = {Direction.INGRESS: "input", Direction.EGRESS: "output"}
 _FAR_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
 _PROTOCOL = {4: "ip", 6: "ip6"}
-_NEIGHBOURS = (
-    "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, "
-    "nd-neighbor-advert, mld-listener-query, mld-listener-report, mld-listener-done, "
-    "mld2-listener-report } accept"
-)
+# Solicitations and advertisements of routers and neighbours, and MLD.
+_NEIGHBOURS = "icmpv6 type { 130-136, 143 } accept"
 _BFD = "{ 3784, 3785, 4784 }"  # RFC 5881, 4; RFC 5883, 5
 
 

@@ -14,6 +14,7 @@ from calico.model.ids import Address
 from calico.model.operator import (
     Action,
     End,
+    Failsafe,
     GlobalPolicy,
     HostEndpoint,
     Icmp,
@@ -23,6 +24,9 @@ from calico.model.operator_world import Labels, OperatorWorld
 from calico.model.records import ICMP, Endpoint, PortRange
 from calico.model.selectors import Selector
 from calico.policy.evaluate import Direction, Packet, Verdict, evaluate
+
+# Of ICMPv6: MLD, router and neighbour solicitations and advertisements.
+_OF_THE_LINK = frozenset({*range(130, 137), 143})
 
 Selects = Callable[[Selector, Address], bool]
 """Tells whether an address is of something that a selector selects."""
@@ -94,10 +98,9 @@ def judge_host(
     direction: Direction,
     packet: Packet,
 ) -> Judgement:
-    """Return what is said of a packet to the host itself or from it.
-
-    What passes without being asked about (failsafe ports and such) is not for here.
-    """
+    """Return what is said of a packet to the host itself or from it."""
+    if exemption(operator.failsafe, direction, packet):
+        return Judgement(allowed=True)
     selects = selecting(operator, groups)
     speaking = False
     decided = None
@@ -108,6 +111,21 @@ def judge_host(
         if decided is not None and decided.action is not Action.PASS:
             return Judgement(allowed=decided.action is Action.ALLOW, by=decided)
     return Judgement(allowed=endpoint.default_allow and not speaking, by=decided)
+
+
+def exemption(failsafe: Failsafe, direction: Direction, packet: Packet) -> str:
+    """Return why no policy is asked about a host's own packet; empty if they are."""
+    inbound = direction is Direction.INGRESS
+    for open_port in failsafe.inbound if inbound else failsafe.outbound:
+        if (
+            open_port.protocol == packet.protocol
+            and open_port.port == packet.port
+            and (open_port.net is None or packet.remote(direction) in open_port.net)
+        ):
+            return "a failsafe port"
+    if packet.version == 6 and _is_icmp(packet) and packet.icmp_type in _OF_THE_LINK:
+        return "neighbours, routers and groups of the link"
+    return ""
 
 
 def in_stage(
