@@ -22,7 +22,7 @@ from calico.policy.evaluate import Direction, Packet
 from calico.policy.operator import rules_in
 
 _PORTS = (0, 1, 79, 80, 81, 1024, 65535)
-_ICMP_TYPES = (0, 8, 13, 128, 139)
+_ICMP_TYPES = (0, 8, 13, 128, 135, 139)
 _KINDS = ("web", "db", "none")
 _SELECTORS: tuple[Selector, ...] = (
     EVERYTHING,
@@ -44,12 +44,12 @@ class OperatorCorners:
         return tuple(
             GlobalPolicy(
                 name=f"policy.{number}",
-                order=self.random.choice((None, None, -1.5, 1, 1, 2)),
+                order=self.random.choice((None, None, -1.5, 1, 1, 1, 2)),
                 selector=self.random.choice(_SELECTORS),
                 ingress=self._rules(),
                 egress=self._rules(),
             )
-            for number in range(self.random.choice((1, 2, 4)))
+            for number in range(self.random.choice((1, 3, 5)))
         )
 
     def labels(self) -> Labels:
@@ -95,7 +95,7 @@ class OperatorCorners:
             icmp = some((None, None, self._icmp()))
             not_icmp = some((None, None, self._icmp()))
         return OperatorRule(
-            action=some((*Action, Action.ALLOW, Action.DENY)),
+            action=some((*Action, Action.PASS, Action.ALLOW, Action.DENY)),
             version=version,
             protocol=protocol,
             not_protocol=some((None, None, None, 6, 17, 1)),

@@ -37,6 +37,7 @@ from calico.model.groups import Groups
 from calico.model.operator import Failsafe, FailsafePort, HostEndpoint
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import Endpoint
+from calico.plan.policy import stateless_groups
 from calico.policy.evaluate import Direction, Packet
 from calico.policy.operator import judge_host, judge_port
 
@@ -76,9 +77,8 @@ def try_packets(
     """Send packets at the edges of rules; return how many were not let through."""
     bed = wires.bed
     bed.host.run(["conntrack", "-F"])
-    stateful = near.port_security and all(
-        policy.stateful for policy in bed.groups.policies.values()
-    )
+    stateless = stateless_groups(bed.groups)
+    stateful = near.port_security and stateless.isdisjoint(near.groups)
     packets: dict[bytes, Packet] = {}
     verdicts: dict[bytes, bool] = {}
     for _ in range(PACKETS):
@@ -235,7 +235,11 @@ def test_the_kernel_agrees_with_the_judge_of_host_endpoints(
             labels=corners.labels(),
             default_allow=random.random() < 0.5,
         )
-        other = replace(subject, name="another", interface="up1")
+        # What is about one interface goes before what is about any.
+        elsewhere = None if subject.interface else "up1"
+        other = replace(
+            subject, name="another", interface=elsewhere, labels=corners.labels()
+        )
         bed.operator = OperatorWorld(
             policies=corners.policies(),
             host_endpoints=(other, subject),

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 from typing import assert_never
 
-from calico.model.ids import collapsed
+from calico.model.ids import Prefix
 from calico.model.operator import Action, End, GlobalPolicy, Icmp, OperatorRule
 from calico.model.operator_world import OperatorWorld
 from calico.model.records import ICMP, Endpoint, PortRange
@@ -22,16 +23,17 @@ from calico.plan.policy import (
     NAMES,
     Section,
     Selected,
-    prefix_text,
     remote_set_names,
 )
 from calico.plan.ruleset import LOG_GROUP, Chain
 from calico.plan.ruleset import Rule as FilterRule
-from calico.policy.cover import Cover
+from calico.policy.cover import Cover, Range
 from calico.policy.evaluate import Direction
 from calico.policy.operator import Stage, in_stage, rules_in, stage_of
 
 _PROTOCOL = {4: "ip", 6: "ip6"}
+_BITS = {4: 32, 6: 128}
+_LAST_PORT = 65535
 _ICMP = {4: "icmp", 6: "icmpv6"}
 _UNSAFE_IN_NAMES = re.compile(r"[^0-9A-Za-z_-]")
 _UNSAFE_IN_TEXT = re.compile(r"[^0-9A-Za-z_./-]")
@@ -206,21 +208,37 @@ def _transport(rule: OperatorRule) -> list[str] | None:
     if rule.not_protocol is not None:
         texts.append(f"meta l4proto != {rule.not_protocol}")
     for side, end in (("sport", rule.source), ("dport", rule.destination)):
-        if end.ports is not None:
-            if not end.ports:
-                return None
-            texts.append(f"th {side} {_port_set(end.ports)}")
-        if end.not_ports:
-            texts.append(f"th {side} != {_port_set(end.not_ports)}")
+        some = None if end.ports is None else _port_ranges(end.ports)
+        ranges = _remaining(some, _port_ranges(end.not_ports), _LAST_PORT)
+        if not ranges:
+            return None
+        if ranges != [(0, _LAST_PORT)]:
+            texts.append(f"th {side} {set_of(_range_text(*each) for each in ranges)}")
     return texts
 
 
-def _port_set(ranges: Iterable[PortRange]) -> str:
-    """Return ports as a set; ranges of one must not overlap."""
-    cover = Cover()
-    for one in ranges:
-        cover.add(one.first, one.last)
-    return set_of(f"{a}-{b}" if a < b else str(a) for a, b in cover.ranges)
+def _remaining(
+    some: Iterable[Range] | None, others: Iterable[Range], last: int
+) -> list[Range]:
+    """Return what is in some ranges, or in 0 to `last`, and in none of the others.
+
+    The rules of the kernel say nothing by negation: of two that are next to each other
+    in a packet, nft (1.0.6) makes one, that the pair is not this pair.
+    """
+    wanted, excluded = Cover(), Cover()
+    for each in some if some is not None else [(0, last)]:
+        wanted.add(*each)
+    for each in others:
+        excluded.add(*each)
+    return [part for each in wanted.ranges for part in excluded.missing(*each)]
+
+
+def _port_ranges(ports: Iterable[PortRange]) -> list[Range]:
+    return [(one.first, one.last) for one in ports]
+
+
+def _range_text(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def set_of(texts: Iterable[str]) -> str:
@@ -253,18 +271,15 @@ def _addresses(end: End, side: str, version: int) -> list[list[str]]:
     None at all where nothing of this version can be meant.
     """
     field = f"{_PROTOCOL[version]} {side}"
+    last = (1 << _BITS[version]) - 1
+    some = None if end.nets is None else _ranges(end.nets, version)
+    ranges = _remaining(some, _ranges(end.not_nets, version), last)
+    if not ranges:
+        return []
     texts = []
-    if end.nets is not None:
-        nets = [net for net in collapsed(end.nets) if net.version == version]
-        if not nets:
-            return []
-        if nets[0].prefixlen > 0:
-            texts.append(f"{field} {set_of(map(prefix_text, nets))}")
-    not_nets = [net for net in collapsed(end.not_nets) if net.version == version]
-    if not_nets:
-        if not_nets[0].prefixlen == 0:
-            return []
-        texts.append(f"{field} != {set_of(map(prefix_text, not_nets))}")
+    if ranges != [(0, last)]:
+        spans = (_address_range(*each, version) for each in ranges)
+        texts.append(f"{field} {set_of(spans)}")
     if end.not_selector is not None:
         names = remote_set_names(Selected(end.not_selector), version)
         texts += [f"{field} != @{name}" for name in names]
@@ -275,6 +290,21 @@ def _addresses(end: End, side: str, version: int) -> list[list[str]]:
         [*texts, f"{field} @{singles}"],
         [*texts, f"{field} != @{singles}", f"{field} @{networks}"],
     ]
+
+
+def _ranges(nets: Iterable[Prefix], version: int) -> list[Range]:
+    """Return the nets of a version as ranges of numbers."""
+    return [
+        (int(net.network_address), int(net.broadcast_address))
+        for net in nets
+        if net.version == version
+    ]
+
+
+def _address_range(first: int, last: int, version: int) -> str:
+    address = IPv4Address if version == 4 else IPv6Address
+    ends = sorted({first, last})
+    return "-".join(str(address(end)) for end in ends)
 
 
 def policies_of(
