@@ -32,6 +32,19 @@ _SELECTORS: tuple[Selector, ...] = (
 )
 
 
+def _policy(name: str, order: float | None, *actions: Action) -> GlobalPolicy:
+    rules = tuple(OperatorRule(action=action) for action in actions)
+    return GlobalPolicy(name=name, order=order, ingress=rules, egress=rules)
+
+
+# Passed on, a packet must meet none of what follows in the same stage.
+PASSING = (
+    _policy("one", 1, Action.PASS, Action.DENY),
+    _policy("two", 2, Action.DENY),
+    _policy("last", None, Action.ALLOW),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorCorners:
     """Draws policies whose rules lie close to each other and to `near` addresses."""
@@ -41,6 +54,8 @@ class OperatorCorners:
 
     def policies(self) -> tuple[GlobalPolicy, ...]:
         """Return policies of both stages, some with the same order."""
+        if self.random.random() < 0.1:
+            return PASSING
         return tuple(
             GlobalPolicy(
                 name=f"policy.{number}",
