@@ -148,6 +148,7 @@ RULE = "spec.ingress[2]"
         ({"namespaceSelector": "has(a)"}, "spec.namespaceSelector: not supported: nam"),
         ({"stagedAction": "Set"}, "spec.stagedAction: unknown field"),
         ({"order": "10"}, "spec.order: '10' is not a number"),
+        ({"order": 10**400}, "spec.order: too great a number"),
         ({"order": True}, "spec.order: True is not a number"),
         ({"types": ["Both"]}, "spec.types[0]: 'Both' is neither Ingress nor Egress"),
         ({"selector": "a = 'b'"}, "spec.selector: character 3: found '=', expected =="),
