@@ -71,6 +71,4 @@ def _meaning(place: str, rule: str) -> Hits | None:
         return Hits(direction=direction, policy=policy, rule=number)
     if not dot or kind not in _DIRECTIONS:
         return None
-    return Hits(
-        direction=_DIRECTIONS[kind], group=rest.partition(".")[0], rule=rule
-    )
+    return Hits(direction=_DIRECTIONS[kind], group=rest.partition(".")[0], rule=rule)
