@@ -57,11 +57,14 @@ def ports(*, port_security: bool = True) -> tuple[Endpoint, Endpoint]:
     return a, b
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("groups", "port_security"),
     [(OPEN_GROUPS, True), (STATELESS, True), (OPEN_GROUPS, False)],
     ids=["stateful", "stateless", "open"],
 )
+
+
+@KINDS
 def test_p07_what_an_operator_denies_is_cut_and_nothing_else(
     bed: HostBed, groups: Groups, *, port_security: bool
 ) -> None:
@@ -82,12 +85,12 @@ def test_p07_what_an_operator_denies_is_cut_and_nothing_else(
     assert bed.changes(*both) == []
 
 
-@pytest.mark.parametrize("groups", [OPEN_GROUPS, STATELESS], ids=["stateful", "less"])
+@KINDS
 def test_operators_are_asked_about_the_beginning_of_connections_only(
-    bed: HostBed, groups: Groups
+    bed: HostBed, groups: Groups, *, port_security: bool
 ) -> None:
     bed.groups = groups
-    serve(bed, on_server(egress=(ANY,)), *ports())
+    serve(bed, on_server(egress=(ANY,)), *ports(port_security=port_security))
     with talks(bed, socket.SOCK_DGRAM, 80) as (talk,):
         assert not talk.passes(back=True), "the server may begin nothing"
         assert talk.passes()

@@ -113,6 +113,15 @@ def judge_host(
     return Judgement(allowed=endpoint.default_allow and not speaking, by=decided)
 
 
+def guarding(endpoints: Iterable[HostEndpoint], interface: str) -> HostEndpoint | None:
+    """Return the host endpoint that is asked about an interface's traffic, if any.
+
+    One for the interface goes before one for all; of several the first by name.
+    """
+    found = [e for e in endpoints if e.interface in {None, interface}]
+    return min(found, key=lambda e: (e.interface is None, e.name), default=None)
+
+
 def exemption(failsafe: Failsafe, direction: Direction, packet: Packet) -> str:
     """Return why no policy is asked about a host's own packet; empty if they are."""
     inbound = direction is Direction.INGRESS
