@@ -10,11 +10,11 @@ from tests.etcd_server import EtcdServer, free_port
 
 from calico.cli.main import main
 from calico.datastore.client import Client
-from calico.model.ids import AddressGroupId
+from calico.model.ids import AddressGroupId, GroupId
 from calico.model.keys import GLOBAL_POLICIES, Keys
 from calico.model.operator_codec import parse_global_policy
-from calico.model.policy_codec import encode_address_group
-from calico.model.records import AddressGroup
+from calico.model.policy_codec import encode_address_group, encode_policy
+from calico.model.records import AddressGroup, Policy, Rule
 
 Calico = Callable[..., Result]
 
@@ -123,8 +123,8 @@ def test_a_policy_is_applied_shown_and_deleted(
             " for projectcalico.org/orchestrator == 'openstack'"
         ),
         "egress:",
-        "  0  deny to selector (role == 'management')",
-        "  1  allow tcp to nets 192.0.2.0/24 and ports 22,80-90",
+        "  1  deny to selector (role == 'management')",
+        "  2  allow tcp to nets 192.0.2.0/24 and ports 22,80-90",
     ]
 
     assert said(calico("delete", "-f", guard)) == [
@@ -146,6 +146,7 @@ def test_what_is_shown_as_yaml_can_be_applied(calico: Calico) -> None:
     ):
         for form in ("--yaml", "--json"):
             text = "\n".join(said(calico("show", kind, name, form)))
+            assert "default." not in text, "the name is the one that people gave"
             (line,) = said(calico("apply", "-", stdin=text))
             assert line.endswith(" unchanged"), line
 
@@ -187,13 +188,13 @@ def test_a_bad_selector_is_pointed_at(calico: Calico) -> None:
 
 
 def test_policies_are_listed_in_their_turn(calico: Calico, store: Client) -> None:
-    early = GUARD.replace("no-management", "early").replace("order: 10", "order: 2")
+    early = GUARD.replace("no-management", "zero").replace("order: 10", "order: 2")
     calico("apply", "-", stdin=f"{GUARD}---\n{early}---\n{LATE}---\n{SET}---\n{HOST}")
     store.put(GLOBAL_POLICIES + "default.broken", b'{"kind": "GlobalNetworkPolicy"}')
     lines = said(calico("list"))
     firsts = [line.split()[0] for line in lines if line]
     assert firsts == [
-        *("policy", "early", "no-management", "(security", "late"),
+        *("policy", "zero", "no-management", "(security", "late"),
         *("GlobalNetworkSet", "management"),
         *("host", "host1"),
         "GlobalNetworkPolicy",
@@ -205,13 +206,12 @@ def test_policies_are_listed_in_their_turn(calico: Calico, store: Client) -> Non
     assert lines[1].split()[-2:] == ["egress", "2"]
 
     entries = json.loads("\n".join(said(calico("list", "gnp", "--json"))))
-    stages = {each["name"]: each.get("stage") for each in entries}
-    assert stages == {
-        "early": "before groups",
-        "no-management": "before groups",
-        "late": "after groups",
-        "broken": None,
-    }
+    assert [(each["name"], each.get("stage")) for each in entries] == [
+        ("zero", "before groups"),
+        ("no-management", "before groups"),
+        ("broken", None),
+        ("late", "after groups"),
+    ]
     assert [each["name"] for each in entries if not each["valid"]] == ["broken"]
 
 
@@ -230,6 +230,18 @@ def test_what_is_stored_and_cannot_be_used_is_shown_with_the_reason(
     assert line.startswith("GlobalNetworkPolicy no-management cannot be used: spec.eg")
 
 
+def test_of_two_policies_of_one_name_the_second_cannot_be_used(
+    calico: Calico, store: Client
+) -> None:
+    calico("apply", "-", stdin=LATE)
+    item = store.get(GLOBAL_POLICIES + "default.late")
+    assert item is not None
+    store.put(GLOBAL_POLICIES + "late", item.value)
+    *_, usable, unusable = said(calico("list", "gnp"))
+    assert usable.split()[0] == "late"
+    assert "policies/late has the name of another" in unusable
+
+
 def test_address_groups_are_seen_and_not_touched(calico: Calico, store: Client) -> None:
     group = AddressGroup(id=AddressGroupId("8f2c"), name="office")
     key = Keys().address_group(group.id)
@@ -246,6 +258,26 @@ def test_address_groups_are_seen_and_not_touched(calico: Calico, store: Client) 
     item = store.get(key)
     assert item is not None
     assert item.value == encode_address_group(group)
+
+
+def test_security_groups_are_listed_for_reading(calico: Calico, store: Client) -> None:
+    web = Policy(group=GroupId("web"), name="we\x1bb", ingress=(Rule(version=4),))
+    store.put(Keys().policy(web.group), encode_policy(web))
+    store.put(Keys().policy(GroupId("bad")), b"{}")
+    _, row, unusable = said(calico("list", "sg"))
+    assert row.split() == ["web", "'we\\x1bb'", "yes", "1", "0"]
+    assert unusable.startswith("NetworkPolicy ossg.default.bad cannot be used: kind")
+    assert json.loads("\n".join(said(calico("list", "securitygroups", "--json")))) == [
+        {
+            "group": "web",
+            "name": "we\x1bb",
+            "stateful": True,
+            "ingress_rules": 1,
+            "egress_rules": 0,
+        },
+        {"group": "ossg.default.bad", "reason": "kind is None, not NetworkPolicy"},
+    ]
+    assert calico("show", "sg", "web").exit_code == 1
 
 
 @pytest.mark.parametrize(

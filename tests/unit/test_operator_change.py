@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from calico.datastore.memory import MemoryStore
 from calico.datastore.store import MAX_OPERATIONS, Result, Transaction
 from calico.model.ids import Invalid
 from calico.model.keys import GLOBAL_POLICIES, Keys
+from calico.model.operator_codec import encode_document
 from calico.operator import documents
 from calico.operator.change import (
     Change,
@@ -110,6 +112,14 @@ def test_what_cannot_be_read_is_written_anew() -> None:
     assert body(store)["spec"] == {"order": 1}
 
 
+def test_what_somebody_stored_without_a_time_needs_no_change() -> None:
+    store = MemoryStore()
+    (document,) = policies("guard")
+    stored = replace(document.resource, name="default.guard")
+    store.put(GUARD, encode_document(stored))
+    assert apply(store, "guard") == ["GlobalNetworkPolicy guard unchanged"]
+
+
 def test_a_policy_stays_under_the_key_that_it_has() -> None:
     store = MemoryStore()
     store.put(BARE, b"{}")
@@ -137,6 +147,16 @@ def test_a_change_of_somebody_elses_is_not_lost() -> None:
         apply(store, "guard", "b")
     assert body(store)["spec"] == {"order": 7}
     assert store.get(GLOBAL_POLICIES + "default.b") is None, "all or nothing"
+
+
+def test_half_of_it_done_by_somebody_else_is_not_done() -> None:
+    def half(store: Crowded, _transaction: Transaction) -> None:
+        apply(store, "guard")
+
+    store = Crowded(half)
+    with pytest.raises(Conflict, match="GlobalNetworkPolicy guard"):
+        apply(store, "guard", "b")
+    assert store.get(GLOBAL_POLICIES + "default.b") is None
 
 
 def test_a_policy_under_its_other_key_is_a_change_of_somebody_elses() -> None:

@@ -1,6 +1,8 @@
 """Operators' files: what is in them, and what is wrong with them and where."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -178,3 +180,15 @@ def test_what_is_no_yaml_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(Invalid) as caught:
         yaml_text.read_all(text)
     assert "\n" not in str(caught.value)
+
+
+def test_the_examples_of_the_guide_are_valid() -> None:
+    guide = (Path(__file__).parents[2] / "docs/policy.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    reading = documents.read((str(n), text) for n, text in enumerate(examples))
+    assert reading.problems == ()
+    assert {document.kind.name for document in reading.documents} == {
+        "GlobalNetworkPolicy",
+        "GlobalNetworkSet",
+        "HostEndpoint",
+    }

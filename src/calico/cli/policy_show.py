@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from calico.cli import policy_groups
 from calico.cli.output import print_json, print_table
 from calico.cli.policy_store import failures, store_options, with_store
 from calico.model.ids import Invalid
@@ -13,6 +14,7 @@ from calico.model.operator import GlobalPolicy, HostEndpoint, NetworkSet, Operat
 from calico.operator import yaml_text
 from calico.operator.kinds import HOST_ENDPOINT, KINDS, POLICY, Kind, find_kind
 from calico.operator.stored import Stored, stored, stored_one
+from calico.policy.explain import printable
 from calico.policy.operator_words import rule_words
 
 _POLICY_COLUMNS = ("policy", "order", "selector", "types", "rules")
@@ -40,9 +42,14 @@ def list_(
 
     Example: `calico policy list gnp`.
 
-    What is stored and cannot be used is listed with the reason. The exit code is 2
-    where there is no datastore.
+    KIND may be securitygroups too: what of Neutron's groups is stored. What cannot be
+    used is listed with the reason. The exit code is 2 where there is no datastore.
     """
+    if kind and kind.lower() in policy_groups.WORDS:
+        with failures():
+            groups = with_store(lab_name, config, policy_groups.stored_groups)
+        policy_groups.print_groups(groups, as_json=as_json)
+        return
     with failures():
         kinds = (find_kind(kind),) if kind else KINDS
         found = with_store(
@@ -92,7 +99,8 @@ def _print_kind(kind: Kind, found: Sequence[Stored]) -> None:
 def _policy_row(policy: GlobalPolicy) -> tuple[object, ...]:
     rules = len(policy.ingress or ()) + len(policy.egress or ())
     order = "" if policy.order is None else f"{policy.order:g}"
-    return (policy.name, order, policy.selector, ", ".join(_types(policy)), rules)
+    selector = printable(str(policy.selector))
+    return (policy.name, order, selector, ", ".join(_types(policy)), rules)
 
 
 def _types(policy: GlobalPolicy) -> list[str]:
@@ -112,7 +120,8 @@ def _host_row(endpoint: HostEndpoint) -> tuple[object, ...]:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    written = (f"{name}={value}" for name, value in sorted(labels.items()))
+    return printable(", ".join(written))
 
 
 def _entry(one: Stored) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def _policy_lines(policy: GlobalPolicy) -> Iterator[str]:
 
 
 def _rule_lines(rules: Sequence[OperatorRule]) -> Iterator[str]:
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(rules, 1):  # as in `hits`
         yield f"  {number}  {rule_words(rule)}"
     if not rules:
         yield "  no rules"

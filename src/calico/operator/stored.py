@@ -1,6 +1,6 @@
 """What operators' resources the datastore holds, those that cannot be used too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calico.datastore.store import Item, Store
@@ -38,11 +38,18 @@ class Stored:
 def stored(store: Store, kind: Kind, keys: Keys) -> list[Stored]:
     """Return all resources of a kind: policies as they come in turn, others by name."""
     prefix = kind.all_keys(keys)
-    items = store.get_prefix(prefix).items
-    return sorted(
-        (_read(kind, key.removeprefix(prefix), item) for key, item in items.items()),
-        key=_turn,
-    )
+    found: list[Stored] = []
+    names: set[str] = set()
+    for key, item in sorted(store.get_prefix(prefix).items.items()):
+        one = _read(kind, key.removeprefix(prefix), item)
+        if kind is POLICY and one.record is not None and one.record.name in names:
+            # Hosts take the first: a name is a place in the order.
+            reason = f"{key} has the name of another that comes before it"
+            one = replace(one, record=None, reason=reason)
+        if one.record is not None:
+            names.add(one.record.name)
+        found.append(one)
+    return sorted(found, key=_turn)
 
 
 def stored_one(store: Store, kind: Kind, name: str, keys: Keys) -> Stored | None:
@@ -57,15 +64,13 @@ def stored_one(store: Store, kind: Kind, name: str, keys: Keys) -> Stored | None
 
 def _read(kind: Kind, stored_name: str, item: Item) -> Stored:
     name = kind.shown_name(stored_name)
-    record, reason = None, ""
     try:
         record = kind.parse(item.value)
     except Invalid as e:
-        reason = str(e)
-    if record is not None and record.name != name:
-        reason = f"its key says {name!r}, but its metadata.name {record.name!r}"
-        record = None
-    return Stored(kind=kind, name=name, value=item.value, record=record, reason=reason)
+        return Stored(
+            kind=kind, name=name, value=item.value, record=None, reason=str(e)
+        )
+    return Stored(kind=kind, name=name, value=item.value, record=record)
 
 
 def _turn(one: Stored) -> tuple[bool, float, str]:
