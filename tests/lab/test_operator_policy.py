@@ -157,7 +157,6 @@ def test_p07_what_an_operator_denies_is_cut_and_explained(bed: Bed) -> None:
     with ExitStack() as written:
         apply(bed.lab, written, NO_WEB)
         assert cut([gone], time.monotonic(), 1.0) == {gone: None}
-        assert not bed.begins(bed.course(8080))
         assert bed.begins(bed.course(9091))
         since = time.monotonic()
         assert eventually(lambda: kept.first > since, 5.0), "others go on"
