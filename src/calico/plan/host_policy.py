@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from calico.model.ids import Address
 from calico.model.operator import Failsafe, FailsafePort, GlobalPolicy, HostEndpoint
-from calico.plan.operator import Place, policy_section, safe_name, set_of
+from calico.plan.conditions import set_of
+from calico.plan.operator import Place, policy_section, safe_name
 from calico.plan.policy import NAMES, Section, prefix_text
 from calico.plan.ruleset import ANY_TAP, HOST, Chain, Rule
 from calico.policy.evaluate import Direction
