@@ -3,6 +3,7 @@
 #   make lab        a whole cloud on this machine, proved, left running
 #   make test       all tests
 #   make lab-check  as `make lab`, but writes lab-check.json and takes the lab down
+#   make bench      what things cost, as ratios measured side by side
 #   make check      style, types, import rules
 #   make lock       compile requirements.lock anew after a change of dependencies
 
@@ -13,7 +14,7 @@ LAB ?= default
 # How commands name a lab that is not the one they mean anyway.
 NAMED := $(if $(filter default,$(LAB)),, $(LAB))
 
-.PHONY: setup packages lab next-steps lab-check test check lock clean
+.PHONY: setup packages lab next-steps lab-check test bench check lock clean
 
 setup: packages .venv/.installed
 
@@ -42,12 +43,18 @@ lab: setup
 next-steps:
 	@sed 's/@NAME@/$(NAMED)/; s/@LAB@/$(if $(NAMED), --lab$(NAMED))/; s/@LABNAME@/$(LAB)/' docs/next-steps.txt
 
-lab-check: setup
+lab-bench: setup
+	@for each in benchmarks/*.py; do echo "$$each"; $(BIN)/python "$$each"; done
+
+check: setup
 	@CALICO=$(BIN)/calico packaging/lab-check
 
 test: setup check
 	@echo "Tests"
 	@$(BIN)/pytest
+
+bench: setup
+	@for each in benchmarks/*.py; do echo "$$each"; $(BIN)/python "$$each"; done
 
 check: setup
 	@echo "Style, types and import rules"

@@ -1,39 +1,57 @@
-"""What one change of policy costs a host, by the size of what is there: ratios.
+"""What one change of policy costs an agent, by the size of what is there: ratios.
 
-python benchmarks/policy_change.py   (root; in a namespace of its own)
+python benchmarks/policy_change.py   (root; in namespaces of its own)
 
-Each size is measured against a tenth of it, side by side in one run: planning, the
-comparison and the kernel's transaction, of a member that comes and of a rule that goes.
+A change is what etcd says: a member's key that comes, a group's value with a rule less.
+What is measured is all that the agent does of it, from the picture of the datastore to
+the kernel's transaction and the look at connections. Each size is measured against a
+tenth of it, side by side in one run, the two taking turns.
 """
 
 import ctypes
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
-from calico.model.groups import Groups
+from calico import obs
+from calico.agent.cutter import Cutter, KernelConnections
+from calico.agent.keeper import Keeper
+from calico.agent.loop import Loop, Parts
+from calico.agent.statuses import StatusWriter
+from calico.config import AgentSettings
+from calico.datastore.memory import MemoryStore
+from calico.model.codec import encode_endpoint
 from calico.model.ids import (
     DeviceId,
     GroupId,
     HostName,
-    InterfaceName,
     Mac,
     NetworkId,
     PortId,
     ProjectId,
+    tap_name,
 )
+from calico.model.keys import Keys
+from calico.model.policy_codec import encode_policy
 from calico.model.records import Endpoint, Policy, PortRange, RemoteGroup, Rule
-from calico.plan.filter import FilterFacts, FilterPlanner, Sections
-from calico.reconcile.filter import compare_sections
-from calico.system.nft import Nft
+from calico.model.world import World, WorldBuilder
+from calico.obs import Metrics
+from calico.reconcile.loop import Intervals, Pacer
+from calico.system.kernel import Kernel
 
-_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
-_TIMES = 7
+HOST = HostName("bench")
+KEYS = Keys()
 GROUPS_OF_PORT = 5
-PEERS, NEW_MEMBER = GroupId("group-0"), ip_network("198.51.100.9/32")
+PEERS = GroupId("group-0")
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
+_ANY = 0  # kind of namespace
+_TIMES = 25
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +65,12 @@ class Size:
 
 def endpoint(number: int, groups: int) -> Endpoint:
     """Return a port with five of the groups."""
+    port = PortId(f"{number:08x}-00-bench")
     return Endpoint(
-        host=HostName("bench"),
+        host=HOST,
         device=DeviceId(f"d{number}"),
-        port=PortId(f"p{number}"),
-        interface=InterfaceName(f"tap{number:08x}-00"),
+        port=port,
+        interface=tap_name(port),
         mac=Mac(f"fa:16:3e:00:{number >> 8:02x}:{number & 255:02x}"),
         network=NetworkId("n"),
         project=ProjectId("p"),
@@ -82,79 +101,118 @@ def policy(number: int, rules: int) -> Policy:
     )
 
 
-class Bench:
-    """A host of some size whose policy is in the kernel."""
+def member_key(address: str) -> str:
+    """Return the key of a member of the group that others name."""
+    return KEYS.member(PEERS, ip_network(address), PortId("there"))
 
-    def __init__(self, nft: Nft, size: Size) -> None:
-        self._nft = nft
+
+class Host:
+    """An agent's loop over a kernel of its own, whose datastore is a mapping."""
+
+    def __init__(self, size: Size) -> None:
+        if _LIBC.unshare(_NEW_NETWORK):
+            sys.exit("a new network namespace takes root")
+        self._netns = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         groups = max(GROUPS_OF_PORT, size.endpoints // 5)
-        self._endpoints = [endpoint(n, groups) for n in range(size.endpoints)]
-        policies = [policy(n, size.rules) for n in range(groups)]
+        endpoints = [endpoint(n, groups) for n in range(1, size.endpoints + 1)]
+        lines = [
+            f"link add {e.interface} type veth peer name p{e.interface[3:]}"
+            for e in endpoints
+        ]
+        batch = "\n".join(lines).encode()
+        subprocess.run(["ip", "-batch", "-"], input=batch, check=True)
         first = int(ip_address("11.0.0.0"))
-        members = frozenset(ip_network(first + n) for n in range(size.members))
-        self.groups = Groups(
-            policies={p.group: p for p in policies}, members={PEERS: members}
+        policies = [policy(n, size.rules) for n in range(groups)]
+        self.items = {
+            **{
+                KEYS.endpoint(HOST, e.device, e.port): encode_endpoint(e)
+                for e in endpoints
+            },
+            **{KEYS.policy(p.group): encode_policy(p) for p in policies},
+            **{
+                member_key(str(ip_address(first + n))): b"" for n in range(size.members)
+            },
+        }
+        self.rule_goes = (
+            KEYS.policy(PEERS),
+            encode_policy(replace(policies[0], ingress=policies[0].ingress[:-1])),
         )
-        self._planner = FilterPlanner()
-        self._left: Sections = {}
-        nft.read()
-        self.apply(self.groups)
+        self._changed: set[str] = set(self.items)
+        self._builder = WorldBuilder(HOST, KEYS)
+        settings = AgentSettings(host=HOST)
+        self._loop = Loop(
+            Parts(
+                host=HOST,
+                keys=KEYS,
+                world=self._world,
+                keeper=Keeper(Kernel(), settings),
+                cutter=Cutter(KernelConnections()),
+                services=(),
+                writer=StatusWriter(MemoryStore(), KEYS, HOST),
+                metrics=Metrics(),
+                reload=lambda: None,
+            ),
+            Pacer(Intervals(resync=3600.0)),
+        )
+        self.make_pass()
 
-    def apply(self, groups: Groups) -> None:
-        """Make the filter what these groups come to."""
-        taps = frozenset(e.interface for e in self._endpoints)
-        facts = FilterFacts(taps=taps)
-        planned = self._planner.plan(self._endpoints, (), groups, facts)
-        self._nft.apply(compare_sections(planned, self._left))
-        self._left = planned
+    def make_pass(self) -> None:
+        """Have the agent look at its datastore and follow."""
+        if problems := self._loop.make_pass():
+            sys.exit(f"not applied: {problems[0]}")
 
-    def seconds(self, changed: Groups) -> float:
-        """Return how long a change takes, there and back: the median of some."""
-        times = []
-        for _ in range(_TIMES):
-            start = time.perf_counter()
-            self.apply(changed)
-            self.apply(self.groups)
-            times.append((time.perf_counter() - start) / 2)
-        return statistics.median(times)
+    def _world(self) -> World:
+        changed, self._changed = self._changed, set()
+        # A copy, as the watch gives one.
+        return self._builder.build(dict(self.items), changed)
 
+    def seconds(self, key: str, value: bytes) -> float:
+        """Return how long a change takes, the mean of there and back."""
+        _LIBC.setns(self._netns, _ANY)
+        before = self.items.get(key)
+        start = time.perf_counter()
+        self._put(key, value)
+        self._put(key, before)
+        return (time.perf_counter() - start) / 2
 
-def one_more_member(groups: Groups) -> Groups:
-    """Return the groups with a member that comes."""
-    return replace(groups, members={PEERS: groups.members[PEERS] | {NEW_MEMBER}})
-
-
-def one_rule_less(groups: Groups) -> Groups:
-    """Return the groups with a rule that goes."""
-    first = groups.policies[PEERS]
-    less = replace(first, ingress=first.ingress[:-1])
-    return replace(groups, policies={**groups.policies, PEERS: less})
+    def _put(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            del self.items[key]
+        else:
+            self.items[key] = value
+        self._changed.add(key)
+        self.make_pass()
 
 
-def measure(nft: Nft, size: Size, change: Callable[[Groups], Groups]) -> float:
-    """Return the seconds of one change on a host of some size."""
-    bench = Bench(nft, size)
-    return bench.seconds(change(bench.groups))
+def ratio(
+    large: Host, small: Host, change: Callable[[Host], tuple[str, bytes]]
+) -> float:
+    """Return what a change costs a host, in what it costs another one."""
+    pairs = [
+        (large.seconds(*change(large)), small.seconds(*change(small)))
+        for _ in range(_TIMES)
+    ]
+    return statistics.median(p[0] for p in pairs) / statistics.median(
+        p[1] for p in pairs
+    )
 
 
 def main() -> None:
     """Print the ratios."""
-    if ctypes.CDLL(None, use_errno=True).unshare(_NEW_NETWORK):
-        sys.exit("a new network namespace takes root")
-    nft = Nft()
+    obs.configure_logging("warning", as_json=False)
     base = Size()
     larger = {
         "1,000 endpoints": replace(base, endpoints=1000),
         "10,000 members": replace(base, members=10_000),
         "500 rules": replace(base, rules=500),
     }
+    small = Host(base)
     print(f"{'ten times':18} {'a member comes':>16} {'a rule goes':>14}")
     for name, size in larger.items():
-        ratios = [
-            measure(nft, size, change) / measure(nft, base, change)
-            for change in (one_more_member, one_rule_less)
-        ]
-        print(f"{name:18} {ratios[0]:15.2f}x {ratios[1]:13.2f}x")
+        large = Host(size)
+        member = ratio(large, small, lambda _: (member_key("198.51.100.9"), b""))
+        rule = ratio(large, small, lambda host: host.rule_goes)
+        print(f"{name:18} {member:15.2f}x {rule:13.2f}x")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,15 @@ from tests.unit.hosts import pair, world
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.records import Endpoint
-from calico.plan.host import DHCP_BRIDGE, Item, Link, Route, interface_of
+from calico.plan.host import (
+    DHCP_BRIDGE,
+    Hop,
+    Item,
+    Link,
+    Multipath,
+    Route,
+    interfaces_of,
+)
 from calico.plan.nft import Part
 from calico.reconcile.filter import FilterChange
 from calico.system.fake_kernel import FakeKernel
@@ -122,8 +130,28 @@ def test_p52_without_policy_there_is_no_route() -> None:
     kernel.refuse_filter = about_a
     outcome = run(kernel, A, B)
     assert outcome.failed == {A.interface}
-    routed = {interface_of(i) for i in kernel.items.values() if isinstance(i, Route)}
+    routed = {
+        name
+        for i in kernel.items.values()
+        if isinstance(i, Route)
+        for name in interfaces_of(i)
+    }
     assert routed == {B.interface}
+
+
+def test_p52_of_ports_with_one_address_the_one_without_policy_gets_no_traffic() -> None:
+    shared = pair("10.65.0.9/32")
+    both = [replace(one, pairs=(shared,)) for one in (A, B)]
+    kernel = fresh()
+    kernel.refuse_filter = lambda change: any(
+        e.interface == A.interface for e in change.elements.put
+    )
+    assert run(kernel, *both).failed == {A.interface}
+    ways = [i for i in kernel.items.values() if isinstance(i, Multipath)]
+    assert [way.hops for way in ways] == [(Hop(B.interface),)]
+    kernel.refuse_filter = lambda _: False
+    assert run(kernel, *both).problems == ()
+    assert converged(kernel, *both)
 
 
 def test_p52_while_nothing_is_known_a_lacking_table_is_made_and_no_other() -> None:
@@ -174,4 +202,4 @@ def test_a_link_that_went_closes_its_gate() -> None:
 
 
 def _is_of(item: Item, port: Endpoint) -> bool:
-    return interface_of(item) == port.interface
+    return port.interface in interfaces_of(item)

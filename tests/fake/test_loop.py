@@ -1,19 +1,23 @@
 """When the loop makes passes, with services and a clock that the test holds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.endpoints import HOST, endpoint
+from tests.policies import OPEN, OPEN_POLICY
 from tests.unit.hosts import world
 
 from calico.agent.cutter import Cutter
 from calico.agent.keeper import Keeper
-from calico.agent.loop import Loop, Parts
+from calico.agent.loop import Event, Loop, Parts
 from calico.agent.statuses import StatusWriter
 from calico.config import AgentSettings
 from calico.datastore.memory import MemoryStore
+from calico.model.groups import Groups
 from calico.model.keys import Keys
+from calico.model.records import PortRange, Rule
 from calico.model.world import World
 from calico.obs import Metrics
+from calico.plan.host import Route
 from calico.reconcile.loop import Intervals, Pacer
 from calico.reconcile.problem import Problem
 from calico.system.fake_connections import FakeConnections
@@ -29,14 +33,17 @@ class Bed:
 
     now: float = 100.0
     problems: list[Problem] = field(default_factory=list)
+    world: World = field(default_factory=lambda: world(A))
+    served: int = 0  # times that the service was asked
 
     def __post_init__(self) -> None:
         keys = Keys()
+        self.kernel = FakeKernel([A.interface])
         parts = Parts(
             host=HOST,
             keys=keys,
-            world=lambda: world(A),
-            keeper=Keeper(FakeKernel([A.interface]), AgentSettings(host=HOST)),
+            world=lambda: self.world,
+            keeper=Keeper(self.kernel, AgentSettings(host=HOST)),
             cutter=Cutter(FakeConnections()),
             services=(self._serve,),
             writer=StatusWriter(MemoryStore(), keys, HOST),
@@ -48,7 +55,20 @@ class Bed:
 
     def _serve(self, world: World, have: Have) -> list[Problem]:
         del world, have
+        self.served += 1
         return self.problems
+
+    def allow(self, port: int) -> None:
+        """Change what A's group allows, and nothing else, to one TCP port."""
+        rule = Rule(version=4, protocol=6, ports=PortRange(first=port, last=port))
+        policy = replace(OPEN_POLICY, ingress=(rule,))
+        self.world = replace(self.world, groups=Groups(policies={OPEN: policy}))
+        self.loop.pacer.mark()
+
+    def allowed(self) -> set[str]:
+        """Return the TCP ports that A's group allows in the kernel."""
+        elements = self.kernel.elements
+        return {e.key for e in elements if e.set == f"in.{OPEN}.ports4"}
 
     def pass_and_wait(self) -> float:
         """Make a pass; return the seconds until the next one is due."""
@@ -83,3 +103,61 @@ def test_a_problem_that_is_new_between_passes_makes_one_due() -> None:
     assert bed.tend_and_wait() == 60
     bed.problems = [Problem("daemon x", "keep", "it ended")]
     assert bed.tend_and_wait() == 0
+
+
+def test_p51_a_change_of_groups_looks_at_nothing_else() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    route = next(
+        key for key, item in bed.kernel.items.items() if isinstance(item, Route)
+    )
+    del bed.kernel.items[route]  # would be seen, were it looked at
+    bed.allow(80)
+    assert bed.pass_and_wait() == 60
+    assert bed.allowed() == {"6 . 80"}
+    assert bed.served == 1
+    assert route not in bed.kernel.items
+
+
+def test_a_host_that_was_touched_is_looked_at_whole() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.kernel.plug(A.interface)
+    bed.loop.tell(Event.TOUCHED)
+    bed.loop._listen(0)
+    bed.allow(80)
+    bed.pass_and_wait()
+    assert bed.allowed() == {"6 . 80"}
+    assert bed.served == 2
+    assert any(isinstance(item, Route) for item in bed.kernel.items.values())
+
+
+def test_a_resync_looks_at_the_host_whole() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.kernel.plug(A.interface)
+    bed.now += 60
+    bed.allow(80)
+    bed.pass_and_wait()
+    assert any(isinstance(item, Route) for item in bed.kernel.items.values())
+
+
+def test_a_change_of_groups_that_fails_is_followed_by_a_whole_pass() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.kernel.refuse_filter = bool
+    bed.allow(80)
+    assert bed.pass_and_wait() == 1
+    bed.kernel.refuse_filter = lambda _: False
+    bed.pass_and_wait()
+    assert bed.served == 2
+    assert bed.allowed() == {"6 . 80"}
+
+
+def test_a_change_of_groups_keeps_what_lasts_reported() -> None:
+    problem = Problem("port a", "option", "unknown", lasting=True)
+    bed = Bed(problems=[problem])
+    bed.pass_and_wait()
+    bed.allow(80)
+    bed.pass_and_wait()
+    assert bed.loop._told == {str(problem)}

@@ -1,7 +1,7 @@
 """A host and guests behind taps, in namespaces, served by passes made in the test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -19,6 +19,7 @@ from calico.model.ids import (
     PortId,
     SubnetId,
 )
+from calico.model.logs import Log
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
@@ -61,7 +62,9 @@ class HostBed:
     keeper: Keeper | None = None
     cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
+    logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
+    inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
@@ -88,6 +91,7 @@ class HostBed:
     def serve(self, *endpoints: Endpoint, resync: bool = False) -> Outcome:
         """Make one pass for these endpoints and no others."""
         world = self.world(endpoints)
+        self.inform(world)
         with in_netns(self.host):
             if self.keeper is None:
                 self.keeper = Keeper(Kernel(), self.settings)
@@ -115,6 +119,7 @@ class HostBed:
             endpoints=endpoints,
             subnets=SUBNETS,
             groups=self.groups,
+            logs=self.logs,
             operator=self.operator,
         )
 

@@ -124,7 +124,11 @@ def test_s21_both_ways_of_turning_it_on_work(verdicts: Verdicts) -> None:
     holds(verdicts, "S21")
 
 
-@pytest.mark.parametrize("statement", ["S6", "S10", "S12", "S13"])
+def test_s10_the_address_space_is_guarded(verdicts: Verdicts) -> None:
+    holds(verdicts, "S10")
+
+
+@pytest.mark.parametrize("statement", ["S6", "S12", "S13"])
 def test_what_is_not_covered_is_not_called_passed(
     verdicts: Verdicts, statement: str
 ) -> None:

@@ -37,6 +37,7 @@ from calico.model.ids import (
     HostName,
     InterfaceName,
     Invalid,
+    LogId,
     Mac,
     NetworkId,
     PortId,
@@ -45,6 +46,7 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.keys import Keys
+from calico.model.logs import Event, Log, encode_log, parse_log
 from calico.model.policy_codec import (
     encode_address_group,
     encode_policy,
@@ -61,6 +63,7 @@ from calico.model.records import (
     DhcpOption,
     Endpoint,
     HostRoute,
+    Nat,
     Node,
     Policy,
     PortRange,
@@ -97,6 +100,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         DhcpOption, name=names, value=names, version=st.sampled_from([4, 6])
     )
     pairs = st.builds(AddressPair, prefix=prefixes, mac=macs)
+    nats = st.builds(Nat, internal=addresses, external=addresses)
     return Endpoint(
         host=HostName(draw(names)),
         device=DeviceId(draw(uuids)),
@@ -108,6 +112,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         addresses=tuple(draw(st.lists(addresses, max_size=3))),
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
+        nats=tuple(draw(st.lists(nats, max_size=2))),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
         gateway6=draw(st.none() | addresses6),
@@ -182,6 +187,15 @@ policies = st.builds(
     egress=st.lists(rules(), max_size=4).map(tuple),
     stateful=st.booleans(),
 )
+logs = st.builds(
+    Log,
+    id=uuids.map(LogId),
+    project=uuids.map(ProjectId),
+    group=st.none() | uuids.map(GroupId),
+    port=st.none() | uuids.map(PortId),
+    events=st.sets(st.sampled_from(Event), min_size=1).map(frozenset),
+    name=st.text(max_size=10),
+)
 address_groups = st.builds(
     AddressGroup,
     id=uuids.map(AddressGroupId),
@@ -226,6 +240,11 @@ def test_a_policy_survives_the_round_trip(policy: Policy) -> None:
 @given(address_groups)
 def test_an_address_group_survives_the_round_trip(group: AddressGroup) -> None:
     assert parse_address_group(encode_address_group(group)) == group
+
+
+@given(logs)
+def test_a_log_survives_the_round_trip(log: Log) -> None:
+    assert parse_log(log.id, encode_log(log)) == log
 
 
 @given(nodes)
@@ -296,6 +315,8 @@ def test_labels_keep_within_kubernetes_limits() -> None:
         ("ipNetworks", "10.0.0.1/32", "not a list"),
         ("ipNetworks", ["10.0.0.300/32"], "not a prefix"),
         ("ipv4Gateway", "fd00::1", "other family"),
+        ("ipNATs", ["10.0.0.1"], "ipNATs entry '10.0.0.1'"),
+        ("ipNATs", [{"internalIP": "10.0.0.1"}], "None is not an address"),
         ("interfaceName", "tap-much-too-long-for-linux", "interface name"),
         ("node", "", "node is ''"),
     ],
@@ -353,6 +374,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
     ),
     "policy": (parse_policy, policies.map(encode_policy)),
     "address group": (parse_address_group, address_groups.map(encode_address_group)),
+    "log": (lambda value: parse_log(LogId("log"), value), logs.map(encode_log)),
     "node": (parse_node, nodes.map(encode_node)),
     "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
     "BGP settings": (

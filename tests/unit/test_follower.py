@@ -82,7 +82,7 @@ def test_p32_no_change_is_lost_however_the_stream_is_cut(
     data: st.DataObject,
 ) -> None:
     history = History(transactions)
-    follower = Follower()
+    follower = Mirrored()
     synced = False
     for step in steps:
         match step, follower.request:
@@ -107,6 +107,26 @@ def test_p32_no_change_is_lost_however_the_stream_is_cut(
         case Resume(revision):
             follower.receive(history.changes(revision, history.last + 1))
     assert follower.items == history.states[history.last]
+
+
+class Mirrored(Follower):
+    """A follower beside which a copy is kept, of what it says that changed alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mirror: dict[str, bytes] = {}
+
+    def receive(
+        self, reply: Snapshot | Changes | Progress | Lost
+    ) -> frozenset[str] | None:
+        changed = super().receive(reply)
+        items = self.items or {}
+        for key in changed or ():
+            self.mirror.pop(key, None)
+            if key in items:
+                self.mirror[key] = items[key]
+        assert self.mirror == items
+        return changed
 
 
 def synced(revision: int = 10, term: int = 3) -> Follower:
@@ -148,7 +168,7 @@ def test_several_keys_of_one_revision_all_count() -> None:
 
 def test_progress_moves_the_point_of_resuming_and_nothing_else() -> None:
     follower = synced(revision=10)
-    assert follower.receive(Progress(20)) is False
+    assert follower.receive(Progress(20)) is None
     assert follower.request == Resume(21)
     follower.receive(Progress(15))
     assert follower.request == Resume(21)

@@ -20,7 +20,14 @@ from calico.model.operator import (
 from calico.model.operator_world import OperatorWorld, Selectable
 from calico.model.records import AddressPair, PortRange
 from calico.model.selectors import Has
-from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged, plan_filter
+from calico.plan.filter import (
+    FilterFacts,
+    FilterPlanner,
+    Sections,
+    Wishes,
+    merged,
+    plan_filter,
+)
 from calico.plan.host_policy import Guarded, host_section
 from calico.plan.operator import place_of, policy_section, told_name
 from calico.policy.evaluate import Direction, Packet
@@ -155,13 +162,18 @@ def test_p51_policies_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> Non
                 [(), (HostEndpoint(name="up", host=HOST, labels=corners.labels()),)]
             ),
         )
-        sections = planner.plan([NEAR], [], OPEN_GROUPS, facts, operator)
-        fresh = plan_filter([NEAR], [], OPEN_GROUPS, facts, operator)
+        wishes = Wishes(operator=operator)
+        sections = (
+            planner.replan(OPEN_GROUPS, operator)
+            if left
+            else planner.plan([NEAR], [], OPEN_GROUPS, facts, wishes)
+        )
+        fresh = plan_filter([NEAR], [], OPEN_GROUPS, facts, wishes)
         whole = merged(sections.values())
         assert (whole.parts, whole.elements) == (fresh.parts, fresh.elements)
         state = compare_sections(sections, left).applied_to(state)
         assert not compare(fresh.parts, fresh.elements, state)
-        again = planner.plan([NEAR], [], OPEN_GROUPS, facts, operator)
+        again = planner.replan(OPEN_GROUPS, operator)
         assert not compare_sections(again, sections)
         left = sections
 
@@ -176,7 +188,9 @@ def test_p51_who_is_selected_costs_elements_and_no_rules() -> None:
             policies=(policy("a", 1, rule),),
             selectable=(Selectable({"web": ""}, nets),),
         )
-        return planner.plan([NEAR], [], OPEN_GROUPS, FilterFacts(), operator)
+        return planner.plan(
+            [NEAR], [], OPEN_GROUPS, FilterFacts(), Wishes(operator=operator)
+        )
 
     before = planned("10.0.0.1/32", "10.1.0.0/16")
     after = planned("10.0.0.1/32", "10.0.0.2/32", "10.1.0.0/16")

@@ -42,7 +42,9 @@ from calico.model.records import (
 )
 from calico.model.selectors import EVERYTHING, Compare, Comparison, Has, Selector
 from calico.model.world import (
+    WorldBuilder,
     build,
+    differs_in_policy,
     group_prefixes_and_keys,
     watched_keys,
     watched_prefixes,
@@ -206,6 +208,21 @@ def test_p41_what_another_host_serves_is_its_own_to_report() -> None:
 def test_a_policy_is_read_once_however_it_is_stored() -> None:
     stored = deny_from(PROJECT)
     items = {**stored, GLOBAL_POLICIES + "p": next(iter(stored.values()))}
-    world = build(HOST, KEYS, items)
-    assert len(world.operator.policies) == 1
-    assert [one.key for one in world.rejected] == [GLOBAL_POLICIES + "p"]
+    assert len(build(HOST, KEYS, items).operator.policies) == 1
+
+
+def test_p51_what_an_operator_says_is_the_same_object_until_it_changes() -> None:
+    items = {**endpoints(ONE, TWO), **deny_from(PROJECT), **host_endpoint()}
+    builder = WorldBuilder(HOST, KEYS)
+    first = builder.build(items, items)
+    member = KEYS.member(WEB, ip_network("10.1.1.1/32"), ONE.port)
+    other = builder.build(items | {member: b"{}"}, {member})
+    assert other.operator is first.operator
+    assert differs_in_policy(other, first)
+    third = endpoint(4, host=OTHER)
+    more = endpoints(third)
+    now = builder.build(items | more, more)
+    assert now.operator != first.operator
+    assert differs_in_policy(now, first), "another host's port is policy alone"
+    assert now.operator == builder.build(items | more, ()).operator
+    assert not differs_in_policy(builder.build(items, endpoints(ONE)), first)

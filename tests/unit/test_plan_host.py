@@ -18,10 +18,12 @@ from calico.model.records import RemoteGroup, Rule
 from calico.plan.antispoof import Element, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged, plan_filter
 from calico.plan.host import (
+    Hop,
     HostFacts,
     HostPlan,
     Link,
     LocalAddress,
+    Multipath,
     Neighbour,
     Route,
     Setting,
@@ -37,6 +39,7 @@ CORNERS = {
     4: tuple(ip_address(f"10.65.0.{n}") for n in (2, 3, 4, 8)),
     6: tuple(ip_address(f"2001:db8:65::{n}") for n in (2, 3, 4, 8)),
 }
+V6 = (ip_network("2001:db8:65::/64"),)
 OPEN_A = FilterFacts(taps=frozenset({A.interface}))
 FACTS = HostFacts(
     address4=IPv4Address("192.0.2.1"),
@@ -125,6 +128,29 @@ def test_a_fixed_address_goes_before_another_ports_pair() -> None:
     assert Route(ip_network("10.65.0.3/32"), B.interface, FACTS.address4) in of(
         plan, Route
     )
+
+
+def test_s05_an_address_of_two_ports_leads_to_both() -> None:
+    macs = (A.mac, Mac("fa:16:3e:00:00:77"))
+    prefixes = ("10.65.0.9/32", "10.70.0.0/16", "2001:db8:65::9/128")
+    both = [
+        replace(one, pairs=tuple(pair(p, mac) for p in prefixes), granted=V6)
+        for one, mac in zip((A, B), macs, strict=True)
+    ]
+    plan = plan_host(world(*both), FACTS)
+    plain = (Hop(A.interface), Hop(B.interface))
+    near = tuple(
+        Hop(e.interface, link_local(m)) for e, m in zip(both, macs, strict=True)
+    )
+    assert of(plan, Multipath) == [
+        Multipath(ip_network("10.65.0.9/32"), plain, FACTS.address4),
+        Multipath(ip_network("10.70.0.0/16"), plain, FACTS.address4),
+        Multipath(ip_network("2001:db8:65::9/128"), near, FACTS.address6),
+    ]
+    neighbours = of(plan, Neighbour)
+    for hop, mac in zip(near, macs, strict=True):
+        assert Neighbour(hop.interface, link_local(mac), mac) in neighbours
+    assert plan.state == plan_host(world(*reversed(both)), FACTS).state
 
 
 def test_a_port_without_a_link_has_policy_and_nothing_else() -> None:
@@ -234,7 +260,8 @@ def test_p51_sections_that_are_kept_say_what_a_fresh_plan_says(seed: int) -> Non
             taps=frozenset(e.interface for e in some if corners.random.random() < 0.8),
             uplinks=corners.random.choice([(), ("up0",), ("up0", "up1")]),
         )
-        sections = planner.plan(some, [SUBNET], groups, facts)
+        planner.plan(some, [SUBNET], corners.groups(), facts)
+        sections = planner.replan(groups)
         fresh = plan_filter(some, [SUBNET], groups, facts)
         whole = merged(sections.values())
         assert (whole.parts, whole.elements) == (fresh.parts, fresh.elements)

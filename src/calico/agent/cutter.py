@@ -2,6 +2,9 @@
 
 New packets meet the new rules at once. A connection that began under the old ones would
 go on for ever, so after a change each one is judged anew.
+
+One that a floating IP led to another address than it leads to now is forgotten instead:
+its next packet begins anew, and goes where the floating IP is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +14,28 @@ from calico.agent.keeper import Outcome
 from calico.model.groups import Groups
 from calico.model.ids import Address
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
+from calico.plan.antispoof import FLOATING
+from calico.policy.floating import Standing
 from calico.policy.flows import Connections
 from calico.reconcile.filter import FilterChange
 from calico.reconcile.problem import Problem
-from calico.system.conntrack import Connection, mark_connections, read_connections
+from calico.system.conntrack import (
+    Connection,
+    delete_connections,
+    mark_connections,
+    read_connections,
+)
 
-_POLICY_PARTS = ("in", "out", "members", "nets", "policy", "before", "after")
+_POLICY_PARTS = (
+    "in",
+    "out",
+    "members",
+    "nets",
+    "policy",
+    "before",
+    "after",
+    FLOATING,
+)
 
 
 class Tracked(Protocol):
@@ -27,6 +46,9 @@ class Tracked(Protocol):
 
     def mark(self, connections: Sequence[Connection], *, cut: bool) -> list[Problem]:
         """Cut connections off, or let them go on."""
+
+    def forget(self, connections: Sequence[Connection]) -> list[Problem]:
+        """Let the next packet of each connection begin it anew."""
 
 
 class KernelConnections:
@@ -39,6 +61,10 @@ class KernelConnections:
     def mark(self, connections: Sequence[Connection], *, cut: bool) -> list[Problem]:
         """Cut connections off, or let them go on."""
         return mark_connections(connections, cut=cut)
+
+    def forget(self, connections: Sequence[Connection]) -> list[Problem]:
+        """Let the next packet of each connection begin it anew."""
+        return delete_connections(connections)
 
 
 class Cutter:
@@ -60,14 +86,25 @@ class Cutter:
         if not self._due:
             return []
         judge = Connections(outcome.plan.served, groups, operator)
+        standing = Standing(outcome.plan.translations)
         cut: list[Connection] = []
         restored: list[Connection] = []
+        stale: list[Connection] = []
+
+        def concern(address: Address) -> bool:
+            return judge.concern(address) or standing.concern(address)
+
         try:
-            for one in self._tracked.read(judge.concern):
+            for one in self._tracked.read(concern):
+                reached = one.packet.destination
+                if standing.is_stale(one.asked or reached, reached):
+                    stale.append(one)
+                    continue
                 allowed = judge.allow(one.packet)
                 if allowed == one.cut:
                     (restored if allowed else cut).append(one)
-            problems = self._tracked.mark(cut, cut=True)
+            problems = self._tracked.forget(stale)
+            problems += self._tracked.mark(cut, cut=True)
             problems += self._tracked.mark(restored, cut=False)
         except OSError as e:
             return [Problem("connections", "judge", str(e))]
@@ -76,7 +113,10 @@ class Cutter:
 
 
 def concerns_policy(change: FilterChange) -> bool:
-    """Tell whether a change of the filter may change the verdict on a connection."""
+    """Tell whether a change of the filter may change the verdict on a connection.
+
+    A floating IP is policy here too: it says where a connection leads.
+    """
     names = {element.set for element in (*change.elements.put, *change.elements.drop)}
     names |= {part.name for part in (*change.put, *change.drop)}
     return any(name.startswith(_POLICY_PARTS) for name in names)

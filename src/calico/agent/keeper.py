@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from calico.config import AgentSettings
 from calico.model.groups import Groups
 from calico.model.ids import Address, Interface, InterfaceName
+from calico.model.operator_world import OperatorWorld
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, plan_filter
@@ -26,19 +27,21 @@ from calico.plan.host import (
     Key,
     Link,
     Setting,
-    interface_of,
+    interfaces_of,
     plan_host,
+    without,
 )
+from calico.plan.logged import LogLimit
 from calico.reconcile.diff import Diff, diff
 from calico.reconcile.filter import (
     FilterChange,
     FilterState,
     compare,
     compare_sections,
-    prepared,
     steps,
 )
 from calico.reconcile.problem import Problem
+from calico.reconcile.transactions import transactions
 from calico.system.kernel import Failure, Have, Host
 from calico.system.nft import NftError
 
@@ -65,7 +68,7 @@ class Delta:
     def unfinished(self) -> frozenset[InterfaceName]:
         """Return the interfaces that lack more than their gate."""
         return frozenset(
-            name for item in self.items.put.values() if (name := interface_of(item))
+            name for item in self.items.put.values() for name in interfaces_of(item)
         )
 
     def lines(self) -> list[str]:
@@ -86,7 +89,12 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
         address6=address6 if isinstance(address6, IPv6Address) else None,
         taps=have.taps,
         uplinks=settings.uplinks,
+        log_limit=_log_limit(settings),
     )
+
+
+def _log_limit(settings: AgentSettings) -> LogLimit:
+    return LogLimit(settings.log_rate, settings.log_burst)
 
 
 def own_address(settings: AgentSettings, have: Have, version: int) -> Address | None:
@@ -117,6 +125,7 @@ class Keeper:
         self._settings = settings
         self._planner = FilterPlanner()
         self._left: Sections | None = None  # the filter as our last pass left it
+        self._done: HostPlan | None = None  # what it made of the host, all of it
 
     def shut(self) -> None:
         """Cut off all taps while nothing is known (P52): make the tables that lack.
@@ -126,7 +135,8 @@ class Keeper:
         NftError or OSError if it cannot be done.
         """
         absent = self._host.read(resync=True).absent
-        facts = FilterFacts(uplinks=self._settings.uplinks)
+        limit = _log_limit(self._settings)
+        facts = FilterFacts(uplinks=self._settings.uplinks, log_limit=limit)
         parts = plan_filter((), (), Groups(), facts).parts
         empty = {name: part for name, part in parts.items() if name.family in absent}
         if empty:
@@ -152,6 +162,21 @@ class Keeper:
             plan=plan,
             items=Diff(put=items.put, drop=droppable, replaced=items.replaced),
             filter=self._compare_filter(plan, have),
+        )
+
+    def compare_policy(self, groups: Groups, operator: OperatorWorld) -> Delta | None:
+        """Return what other policy would change on the host as the last pass left it.
+
+        None where that is not known, or where the pass left something undone: then all
+        has to be looked at.
+        """
+        if self._left is None or self._done is None:
+            return None
+        plan = replace(self._done, filter=self._planner.replan(groups, operator))
+        return Delta(
+            plan=plan,
+            items=Diff(put={}, drop={}, replaced={}),
+            filter=compare_sections(plan.filter, self._left),
         )
 
     def _compare_filter(self, plan: HostPlan, have: Have) -> FilterChange:
@@ -180,12 +205,13 @@ class Keeper:
         failures = self._items(delta, blocked)
         problems += [failure.problem for failure in failures]
         failed = blocked | {
-            name for failure in failures if (name := interface_of(failure.item))
+            name for failure in failures for name in interfaces_of(failure.item)
         }
         gates = {e: v for e, v in later.items() if e.interface not in failed}
         opening = FilterChange(elements=Diff(put=gates, drop={}, replaced={}))
         failed |= self._filter(opening, problems)
         self._left = None if problems else delta.plan.filter
+        self._done = None if problems else delta.plan
         return Outcome(
             plan=delta.plan,
             problems=tuple(problems),
@@ -196,22 +222,20 @@ class Keeper:
     def _items(self, delta: Delta, blocked: Collection[InterfaceName]) -> list[Failure]:
         drop, put = delta.items.drop, delta.items.put
         failures = self._host.drop([drop[key] for key in sorted(drop, reverse=True)])
-        wanted = [put[key] for key in sorted(put)]
-        return failures + self._host.put(
-            [item for item in wanted if interface_of(item) not in blocked]
-        )
+        wanted = [without(put[key], blocked) for key in sorted(put)]
+        return failures + self._host.put([item for item in wanted if item])
 
     def _filter(
         self, change: FilterChange, problems: list[Problem]
     ) -> set[InterfaceName]:
         """Change the filter; return the interfaces whose part of it was refused."""
-        try:
-            for part in prepared(change):
-                if part:
-                    self._host.change_filter(part)
-        except NftError as e:
-            return self._isolate(change, problems, e)
-        return set()
+        refused: set[InterfaceName] = set()
+        for part in transactions(change):
+            try:
+                self._host.change_filter(part)
+            except NftError as e:
+                refused |= self._isolate(part, problems, e)
+        return refused
 
     def _isolate(
         self, change: FilterChange, problems: list[Problem], whole: NftError

@@ -7,19 +7,20 @@ a hint; the loop decides when to make a pass, and a pass looks at everything.
 import enum
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from calico.agent.cutter import Cutter
-from calico.agent.keeper import Keeper
+from calico.agent.keeper import Delta, Keeper
 from calico.agent.statuses import StatusWriter, statuses
 from calico.model.ids import HostName
 from calico.model.keys import Keys
-from calico.model.world import World
+from calico.model.world import World, differs_in_policy
 from calico.obs import Metrics
 from calico.plan.dnsmasq import plan_dnsmasq
+from calico.plan.host import HostPlan
 from calico.reconcile.loop import Pacer
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Have
@@ -32,7 +33,8 @@ _TEND = 2.0  # seconds between looks at the daemons; peers wait minutes for a BI
 class Event(enum.Enum):
     """What another thread, or a signal, tells the loop."""
 
-    DIRTY = enum.auto()
+    DIRTY = enum.auto()  # the datastore says something else
+    TOUCHED = enum.auto()  # somebody changed the host
     RESYNC = enum.auto()
     RELOAD = enum.auto()
     STOP = enum.auto()
@@ -47,6 +49,7 @@ class Parts:
 
     `services` are the daemons: each makes one what the world and the host say, and
     returns what it could not. `ready` is called once nothing is open that is unknown.
+    `inform` is shown each world before the kernel follows it.
     """
 
     host: HostName
@@ -59,6 +62,7 @@ class Parts:
     metrics: Metrics
     reload: Callable[[], None]
     ready: Callable[[], None] = lambda: None
+    inform: Callable[[World], None] = lambda _: None
 
 
 class Loop:
@@ -73,6 +77,8 @@ class Loop:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._told: frozenset[str] = frozenset()
         self._last: tuple[World, Have] | None = None
+        self._lasting: list[Problem] = []  # the last whole pass's
+        self._touched = True  # the host may be another than the last pass left
         self._known: frozenset[tuple[str, str]] = frozenset()  # the last pass's
         self._shut = False
         self._in_sync = False  # once true it stays: what was seen is never forgotten
@@ -133,12 +139,42 @@ class Loop:
         return world
 
     def make_pass(self) -> list[Problem]:
-        """Compare everything and change what differs; return what could not be."""
-        parts = self._parts
-        world = parts.world()
+        """Make the host what the datastore says; return what could not be.
+
+        All is compared, but where nothing except policy changed since the last pass:
+        then the filter is all that it can change.
+        """
+        world = self._parts.world()
         if world is None:  # unknown is not empty
             return []
         resync = self.pacer.begin(self._clock())
+        if not (resync or self._touched) and self._differs_in_policy(world):
+            delta = self._parts.keeper.compare_policy(world.groups, world.operator)
+            if delta is not None:
+                return self._change_policy(world, delta)
+        return self._whole_pass(world, resync=resync)
+
+    def _differs_in_policy(self, world: World) -> bool:
+        return self._last is not None and differs_in_policy(world, self._last[0])
+
+    def _change_policy(self, world: World, delta: Delta) -> list[Problem]:
+        """Change the filter, and cut the connections that it no longer allows."""
+        outcome = self._parts.keeper.apply(delta)
+        cutting = self._parts.cutter.follow(
+            outcome, delta.filter, world.groups, world.operator
+        )
+        if self._last is not None:
+            self._last = world, self._last[1]
+        problems = [*outcome.problems, *cutting]
+        self._touched = bool(problems)
+        self._report(world, [*problems, *self._lasting])
+        self._count(outcome.changes)
+        return problems
+
+    def _whole_pass(self, world: World, *, resync: bool) -> list[Problem]:
+        parts = self._parts
+        self._touched = False
+        parts.inform(world)
         gateways = plan_dnsmasq(world).gateways
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
@@ -148,24 +184,14 @@ class Loop:
         cutting = parts.cutter.follow(
             outcome, delta.filter, world.groups, world.operator
         )
-        problems = [*outcome.problems, *cutting, *served]
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
-        problems += [
-            Problem(f"port {one.port}", "serve", one.reason, lasting=True)
-            for one in outcome.plan.refused
-        ]
-        problems += [
-            Problem(
-                f"port {one.port}",
-                f"allow {one.prefix}",
-                one.reason.value,
-                lasting=True,
-            )
-            for one in outcome.plan.refused_pairs
-        ]
+        problems = [*outcome.problems, *cutting, *served, *_refusals(outcome.plan)]
+        self._lasting = [problem for problem in problems if problem.lasting]
+        self._touched = len(self._lasting) < len(problems)
         self._report(world, problems)
-        self._measure(wanted, outcome.changes, world, len(problems))
+        self._measure(wanted, world, len(problems))
+        self._count(outcome.changes)
         return problems
 
     def _wait(self) -> float | None:
@@ -186,6 +212,7 @@ class Loop:
             elif event is Event.RESYNC:
                 self.pacer.demand_resync()
             else:
+                self._touched = self._touched or event is Event.TOUCHED
                 self.pacer.mark()
             try:
                 event = self._events.get_nowait()
@@ -236,13 +263,7 @@ class Loop:
             log.info("problem gone", problem=text)
         self._told = current
 
-    def _measure(
-        self,
-        wanted: dict[str, bytes],
-        changes: Mapping[str, int],
-        world: World,
-        problems: int,
-    ) -> None:
+    def _measure(self, wanted: dict[str, bytes], world: World, problems: int) -> None:
         metrics = self._parts.metrics
         metrics.in_sync.set(1)
         metrics.problems.set(problems)
@@ -250,6 +271,9 @@ class Loop:
         for status in ("up", "down", "error"):
             count = sum(f'"{status}"'.encode() in value for value in wanted.values())
             metrics.endpoints.labels(status).set(count)
+
+    def _count(self, changes: Mapping[str, int]) -> None:
+        metrics = self._parts.metrics
         for kind, count in changes.items():
             metrics.changes.labels(kind).inc(count)
         if changes:
@@ -259,6 +283,18 @@ class Loop:
 def _names(problems: list[Problem]) -> frozenset[tuple[str, str]]:
     """Return what problems are about; replies may differ each time."""
     return frozenset((problem.subject, problem.wish) for problem in problems)
+
+
+def _refusals(plan: HostPlan) -> Iterator[Problem]:
+    """Yield what of the world cannot be served as long as it is as it is."""
+    for one in plan.refused:
+        yield Problem(f"port {one.port}", "serve", one.reason, lasting=True)
+    for pair in plan.refused_pairs:
+        wish = f"allow {pair.prefix}"
+        yield Problem(f"port {pair.port}", wish, pair.reason.value, lasting=True)
+    for nat in plan.refused_nats:
+        wish = f"translate {nat.external}"
+        yield Problem(f"port {nat.port}", wish, nat.reason, lasting=True)
 
 
 def _guarded(

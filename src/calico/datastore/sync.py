@@ -5,7 +5,7 @@ changes many keys at one revision, so what was seen already is judged against th
 revision reached before a reply, never against the one that the reply just reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from calico.datastore.store import Snapshot
@@ -82,23 +82,29 @@ class Follower:
         """Return what to ask now."""
         return Fetch() if self._revision is None else Resume(self._revision + 1)
 
-    def receive(self, reply: Snapshot | Changes | Progress | Lost) -> bool:
-        """Take an answer; return whether `items` may have changed."""
+    def receive(
+        self, reply: Snapshot | Changes | Progress | Lost
+    ) -> frozenset[str] | None:
+        """Take an answer; return the keys of what changed, None if nothing did.
+
+        The first snapshot changes what is known even where it is empty.
+        """
         match reply:
             case Snapshot():
                 items = {key: item.value for key, item in reply.items.items()}
-                changed = items != self.items
-                self.items, self._revision = items, reply.revision
-                return changed
+                before, self.items, self._revision = self.items, items, reply.revision
+                if before is None:
+                    return frozenset(items)
+                return _differing(before, items) or None
             case Changes():
                 return self._apply(reply.changes)
             case Progress():
                 if self._revision is not None:
                     self._revision = max(self._revision, reply.revision)
-                return False
+                return None
             case Lost():
                 self._revision = None
-                return False
+                return None
 
     def meet(self, era: Era) -> None:
         """Take note of the history that the next replies are of.
@@ -115,9 +121,9 @@ class Follower:
             self._revision = None
         self._cluster, self._term = era.cluster, era.term
 
-    def _apply(self, changes: Sequence[Change]) -> bool:
+    def _apply(self, changes: Sequence[Change]) -> frozenset[str] | None:
         if self.items is None or self._revision is None:
-            return False
+            return None
         known = self._revision
         fresh = [change for change in changes if change.revision > known]
         for change in fresh:
@@ -126,4 +132,11 @@ class Follower:
             else:
                 self.items[change.key] = change.value
             self._revision = max(self._revision, change.revision)
-        return bool(fresh)
+        return frozenset(change.key for change in fresh) or None
+
+
+def _differing(
+    some: Mapping[str, bytes], others: Mapping[str, bytes]
+) -> frozenset[str]:
+    keys = some.keys() | others.keys()
+    return frozenset(key for key in keys if some.get(key) != others.get(key))

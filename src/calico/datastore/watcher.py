@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -40,6 +40,14 @@ class Ranges:
 
 Seen = Mapping[str, Mapping[str, bytes]]
 """The items of each range, by its prefix or key. A range not seen yet is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """All items by key, and the keys of what is not as in the picture before."""
+
+    items: Mapping[str, bytes]
+    changed: Collection[str]
 
 
 class _Range:
@@ -82,6 +90,7 @@ class Watch:
         self._heard = 0.0
         # Something was seen, and what else to follow because of it was not worked out.
         self._unsettled = False
+        self._changed: set[str] = set()  # since the last picture
         self._pause = _SHORTEST_PAUSE
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._follow_only(ranges)
@@ -107,12 +116,24 @@ class Watch:
     def items(self) -> dict[str, bytes] | None:
         """Return a copy of all ranges' items by key; None until in sync."""
         with self._lock:
+            return self._items() if self._whole() else None
+
+    def picture(self) -> Picture | None:
+        """Return all items, and which changed since the last call; None as above.
+
+        There is one who calls this: what he was told is forgotten.
+        """
+        with self._lock:
             if not self._whole():
                 return None
-            merged: dict[str, bytes] = {}
-            for one in self._ranges.values():
-                merged |= one.follower.items or {}
-            return merged
+            changed, self._changed = self._changed, set()
+            return Picture(items=self._items(), changed=changed)
+
+    def _items(self) -> dict[str, bytes]:
+        merged: dict[str, bytes] = {}
+        for one in self._ranges.values():
+            merged |= one.follower.items or {}
+        return merged
 
     def _whole(self) -> bool:
         return not self._unsettled and all(
@@ -142,7 +163,7 @@ class Watch:
                 snapshot, history = self._client.fetch(one.start, one.end)
                 with self._lock:
                     one.follower.meet(history)
-                    self._unsettled |= one.follower.receive(snapshot)
+                    self._note(one.follower.receive(snapshot))
             self._follow_only(self._wanted())
         self._settle()
 
@@ -181,7 +202,8 @@ class Watch:
         ended = frozenset(i for i, one in self._ranges.items() if one.name not in names)
         with self._lock:
             for number in ended:
-                del self._ranges[number]
+                left = self._ranges.pop(number)
+                self._changed.update(left.follower.items or ())
             for name in sorted(names - known):
                 is_prefix = name in wanted.prefixes
                 self._ranges[self._next_id] = _Range(name, is_prefix=is_prefix)
@@ -263,13 +285,21 @@ class Watch:
         if one is None:
             return True  # the last words of a range that was left
         with self._lock:
-            self._unsettled |= self._tell(one.follower, reply)
+            self._note(self._tell(one.follower, reply))
         return not isinstance(one.follower.request, Fetch)
 
-    def _tell(self, follower: Follower, reply: pb.WatchResponse) -> bool:
+    def _note(self, changed: frozenset[str] | None) -> None:
+        """Remember what a follower says that changed; the lock is held."""
+        if changed is not None:
+            self._unsettled = True
+            self._changed |= changed
+
+    def _tell(
+        self, follower: Follower, reply: pb.WatchResponse
+    ) -> frozenset[str] | None:
         if reply.created:
             follower.meet(era(reply.header))
-            return False
+            return None
         if not reply.events:
             return follower.receive(Progress(reply.header.revision))
         return follower.receive(Changes([_change(event) for event in reply.events]))

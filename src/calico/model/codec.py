@@ -40,6 +40,7 @@ from calico.model.records import (
     DhcpOption,
     Endpoint,
     HostRoute,
+    Nat,
     Subnet,
 )
 from calico.model.resource import (
@@ -116,6 +117,11 @@ def encode_endpoint(
         "allowedIps": pairs or None,
         "ipv4Gateway": _optional(endpoint.gateway4),
         "ipv6Gateway": _optional(endpoint.gateway6),
+        "ipNATs": [
+            {"internalIP": str(nat.internal), "externalIP": str(nat.external)}
+            for nat in endpoint.nats
+        ]
+        or None,
     }
     return encode(
         Resource(
@@ -197,6 +203,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
             for prefix, m in zip(allowed, macs, strict=True)
         ),
         granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
+        nats=tuple(_nat(entry) for entry in items(spec, "ipNATs")),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
             for name in resource.labels
@@ -261,6 +268,15 @@ def _pair_mac(written: object) -> Mac:
     if not isinstance(written, str):
         raise Invalid(f"pair-macs entry {written!r}")
     return parse_mac(written)
+
+
+def _nat(entry: object) -> Nat:
+    if not isinstance(entry, dict):
+        raise Invalid(f"ipNATs entry {entry!r}")
+    return Nat(
+        internal=parse_address(entry.get("internalIP")),
+        external=parse_address(entry.get("externalIP")),
+    )
 
 
 def _group_names(written: Json) -> tuple[tuple[GroupId, str], ...]:

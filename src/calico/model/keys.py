@@ -14,6 +14,7 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     PortId,
     Prefix,
     SubnetId,
@@ -193,6 +194,15 @@ class Keys:
                 return GroupId(group), prefix, PortId(port)
             case _:
                 raise Invalid(f"{key} is not the key of a member")
+
+    @property
+    def logs(self) -> str:
+        """Return the prefix of all logs of security groups."""
+        return f"{self._own}log/"
+
+    def log(self, log: LogId) -> str:
+        """Return a log's key."""
+        return self.logs + log
 
     @property
     def published_ports(self) -> str:

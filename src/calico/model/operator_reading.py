@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import Protocol, TypeVar
+from operator import is_
+from typing import TypeVar
 
 from calico.model.codec import parse_prefix
-from calico.model.ids import HostName, Invalid, PortId
+from calico.model.ids import HostName, PortId
 from calico.model.keys import (
     ADDRESS_GROUP_NAME,
     AGENT_DEFAULTS,
@@ -29,19 +30,13 @@ from calico.model.operator_codec import (
     parse_host_endpoint,
     parse_network_set,
 )
-from calico.model.operator_world import Labels, OperatorWorld, Selectable, group_of
+from calico.model.operator_world import OperatorWorld, Selectable, group_of
 from calico.model.resource import OWN_LABELS, REJECTIONS, items, parse
 from calico.model.selectors import Selector, possible
+from calico.model.shelf import AnyShelf, Shelf
 
 _T = TypeVar("_T")
 Items = Mapping[str, bytes]
-
-
-class Read(Protocol):
-    """Parses what is below a prefix; what cannot be read is set aside and reported."""
-
-    def __call__(self, prefix: str, parse: Callable[[str, bytes], _T]) -> list[_T]:
-        """Return what was read; `parse` is given the rest of a key, and the value."""
 
 
 def operator_prefixes() -> frozenset[str]:
@@ -101,51 +96,101 @@ def _readable(parse: Callable[[bytes], _T], values: Iterable[bytes]) -> Iterator
             yield parse(value)
 
 
-def read_operator(
-    host: HostName, keys: Keys, stored: Items, read: Read
-) -> OperatorWorld:
-    """Return what an operator says, in the items that a host follows.
+class OperatorShelves:
+    """What an operator says, from the items that a host follows.
 
-    Who serves an endpoint reports what is wrong with it, and so do those of address
-    groups: `read` is not asked about these.
+    Nothing is said here of endpoints and address groups that cannot be read: who serves
+    them, or names them, reports that.
     """
-    host_endpoints = read(HOST_ENDPOINTS, lambda _, value: _host_endpoint(value))
-    failsafe = read(AGENT_DEFAULTS, lambda _, value: parse_failsafe(value))
-    names: set[str] = set()
-    policies = read(GLOBAL_POLICIES, lambda _, value: _once(_policy(value), names))
-    selectable = read(GLOBAL_NETWORK_SETS, lambda _, value: _global_set(value))
-    selectable += read(keys.network_sets, _network_set)
-    selectable += [_of_host(endpoint) for endpoint in host_endpoints]
-    workloads = [
-        value for key, value in stored.items() if key.startswith(keys.endpoints)
-    ]
-    selectable += _readable(_workload, workloads)
-    own = (e for e in host_endpoints if e.host == host)
-    return OperatorWorld(
-        policies=tuple(sorted(policies, key=lambda policy: policy.name)),
-        labels=_labels(keys.host_endpoints(host), keys, stored),
-        host_endpoints=tuple(sorted(own, key=lambda endpoint: endpoint.name)),
-        selectable=tuple(selectable),
-        failsafe=failsafe[0] if failsafe else Failsafe(),
-    )
+
+    def __init__(self, host: HostName, keys: Keys) -> None:
+        own = keys.host_endpoints(host).removeprefix(keys.endpoints)
+        self._policies = Shelf(GLOBAL_POLICIES, lambda _, value: _policy(value), _named)
+        self._host_endpoints = Shelf(
+            HOST_ENDPOINTS, lambda _, value: _host_endpoint(value), _sorted
+        )
+        self._failsafe = Shelf(
+            AGENT_DEFAULTS,
+            lambda _, value: parse_failsafe(value),
+            lambda found: found[0] if found else Failsafe(),
+        )
+        self._global_sets = Shelf(
+            GLOBAL_NETWORK_SETS, lambda _, value: _global_set(value), tuple
+        )
+        self._sets = Shelf(keys.network_sets, _network_set, tuple)
+        self._workloads = Shelf(keys.endpoints, _workload_of, tuple)
+        self._own = Shelf(
+            keys.host_endpoints(host),
+            lambda name, value: _workload_of(own + name, value),
+            lambda found: {port: one.labels for port, one in found if port and one},
+        )
+        self._host = host
+        self._known: tuple[object, ...] = ()
+        self._world = OperatorWorld()
+
+    @property
+    def shelves(self) -> tuple[AnyShelf, ...]:
+        """Return all shelves."""
+        return (
+            self._policies,
+            self._host_endpoints,
+            self._failsafe,
+            self._global_sets,
+            self._sets,
+            self._workloads,
+            self._own,
+        )
+
+    def world(self) -> OperatorWorld:
+        """Return what the operator says: the same object until that changes."""
+        values = (
+            self._policies.value,
+            self._host_endpoints.value,
+            self._failsafe.value,
+            self._global_sets.value,
+            self._sets.value,
+            self._workloads.value,
+            self._own.value,
+        )
+        if all(map(is_, values, self._known)) and self._known:
+            return self._world
+        self._known = values
+        hosts = self._host_endpoints.value
+        ports = tuple(one for _, one in self._workloads.value if one is not None)
+        self._world = OperatorWorld(
+            policies=self._policies.value,
+            labels=self._own.value,
+            host_endpoints=tuple(e for e in hosts if e.host == self._host),
+            selectable=(
+                *self._global_sets.value,
+                *self._sets.value,
+                *map(_of_host, hosts),
+                *ports,
+            ),
+            failsafe=self._failsafe.value,
+        )
+        return self._world
 
 
-def _labels(prefix: str, keys: Keys, stored: Items) -> dict[PortId, Labels]:
-    """Return the labels of the host's own ports."""
-    found = {}
-    for key, value in stored.items():
-        if key.startswith(prefix) and (port := keys.parse_endpoint(key)):
-            with suppress(*REJECTIONS):
-                found[port[1]] = _workload(value).labels
-    return found
+def _named(found: list[GlobalPolicy]) -> tuple[GlobalPolicy, ...]:
+    """Return policies by name; of two that are stored differently the first counts."""
+    by_name: dict[str, GlobalPolicy] = {}
+    for policy in found:
+        by_name.setdefault(policy.name, policy)
+    return tuple(policy for _, policy in sorted(by_name.items()))
 
 
-def _once(policy: GlobalPolicy, names: set[str]) -> GlobalPolicy:
-    """Return a policy whose name was not read before; Invalid if it was."""
-    if policy.name in names:
-        raise Invalid(f"policy {policy.name} is stored under another key as well")
-    names.add(policy.name)
-    return policy
+def _sorted(found: list[HostEndpoint]) -> tuple[HostEndpoint, ...]:
+    return tuple(sorted(found, key=lambda endpoint: endpoint.name))
+
+
+def _workload_of(name: str, value: bytes) -> tuple[PortId | None, Selectable | None]:
+    """Return a port and what selectors see of it; None where it cannot be read."""
+    keys = Keys()
+    named = keys.parse_endpoint(keys.endpoints + name)
+    with suppress(*REJECTIONS):
+        return (named[1] if named else None), _workload(value)
+    return None, None
 
 
 # The same values are read at every change of anything; parsing is pure.

@@ -46,6 +46,17 @@ class AddressPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Nat:
+    """A floating IP, `external`, and the port's fixed address that it stands for.
+
+    Hosts translate IPv4 only, and refuse any other by name (policy.floating).
+    """
+
+    internal: Address
+    external: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DhcpOption:
     """One of Neutron's extra_dhcp_opts: a name or number, a value, a family (4, 6)."""
 
@@ -72,6 +83,7 @@ class Endpoint:
     security groups. `port_security` False lifts anti-spoofing and groups. The names are
     for people and existing tools only (labels), nothing is decided by them. `granted`
     are what of the pairs rests on more than the project's subnets (policy.ownership).
+    `nats` are the floating IPs.
     """
 
     host: HostName
@@ -84,6 +96,7 @@ class Endpoint:
     addresses: tuple[Address, ...] = ()
     pairs: tuple[AddressPair, ...] = ()
     granted: tuple[Prefix, ...] = ()
+    nats: tuple[Nat, ...] = ()
     groups: frozenset[GroupId] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None

@@ -4,10 +4,10 @@ Built from the items under the keys that a host watches, and from nothing else. 
 object that breaks its rules is set aside with the reason, and disturbs no other (P41).
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import TypeVar
 
@@ -19,15 +19,17 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     PortId,
     Prefix,
     SubnetId,
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.logs import Log, parse_log
 from calico.model.operator_reading import (
+    OperatorShelves,
     operator_keys,
     operator_prefixes,
-    read_operator,
     selector_prefixes,
 )
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
@@ -43,6 +45,7 @@ from calico.model.records import (
     Subnet,
 )
 from calico.model.resource import REJECTIONS
+from calico.model.shelf import AnyShelf, Shelf
 
 _T = TypeVar("_T")
 
@@ -74,6 +77,7 @@ class World:
     peers: tuple[BgpPeer, ...] = ()
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
+    logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
     rejected: tuple[Rejected, ...] = ()
 
@@ -87,10 +91,24 @@ class World:
         )
 
 
+def differs_in_policy(world: World, other: World) -> bool:
+    """Tell whether nothing but policy sets two worlds apart, by identity.
+
+    Policy is the groups, and what the operator says.
+
+    Worlds of one builder keep what did not change; of others it is not known.
+    """
+    return all(
+        getattr(world, f.name) is getattr(other, f.name)
+        for f in fields(World)
+        if f.name not in {"groups", "operator"}
+    )
+
+
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    own = keys.host_endpoints(host)
-    return operator_prefixes() | {own, keys.subnets, BGP_PEERS, NODES}
+    own = {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
+    return operator_prefixes() | own
 
 
 def watched_keys() -> frozenset[str]:
@@ -144,54 +162,177 @@ def _remotes(policy: bytes) -> frozenset[Remote]:
 
 def build(host: HostName, keys: Keys, items: Mapping[str, bytes]) -> World:
     """Return the world in the items (key to value) that a host watches."""
-    rejected: list[Rejected] = []
+    return WorldBuilder(host, keys).build(items, items)
 
-    def read(prefix: str, parse: Callable[[str, bytes], _T]) -> list[_T]:
-        read_ones = []
-        for key in sorted(key for key in items if key.startswith(prefix)):
-            try:
-                read_ones.append(parse(key.removeprefix(prefix), items[key]))
-            except REJECTIONS as e:
-                port = keys.parse_endpoint(key)
-                rejected.append(Rejected(key=key, reason=_reason(e), port=port))
-        return read_ones
 
-    endpoints = read(
-        keys.host_endpoints(host), lambda _, value: _own_endpoint(host, value)
-    )
-    subnets = read(keys.subnets, lambda name, value: _subnet(SubnetId(name), value))
-    settings = read(BGP_CONFIGURATION, lambda _, value: parse_bgp_configuration(value))
-    peers = read(BGP_PEERS, lambda _, value: parse_bgp_peer(value))
-    nodes = read(NODES, lambda _, value: parse_node(value))
-    policies = read(keys.policies, lambda _, value: _policy(value))
-    address_groups = read(keys.address_groups, lambda _, value: _address_group(value))
-    members: dict[GroupId, set[Prefix]] = defaultdict(set)
-    for group, prefix, _ in read(
-        keys.members, lambda name, _: _member(keys, keys.members + name)
-    ):
-        members[group].add(prefix)
-    operator = read_operator(host, keys, items, read)
-    return World(
-        host=host,
-        endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.port)),
-        subnets={subnet.id: subnet for subnet in subnets},
-        bgp=settings[0] if settings else BgpConfiguration(),
-        peers=tuple(peer for peer in peers if peer.node in {None, host}),
-        nodes=tuple(nodes),
-        groups=Groups(
-            policies={policy.group: policy for policy in policies},
-            members={group: frozenset(found) for group, found in members.items()},
-            address_groups={
-                group.id: frozenset(group.prefixes) for group in address_groups
-            },
-        ),
-        operator=operator,
-        rejected=tuple(rejected),
-    )
+class WorldBuilder:
+    """Builds a host's worlds one after the other, each from what changed.
+
+    What it returns depends on the items alone; a part of the world that a change does
+    not concern is the same object as before, so that whoever comes after sees by `is`
+    what there is nothing to do for.
+    """
+
+    def __init__(self, host: HostName, keys: Keys) -> None:
+        self._host = host
+        self._keys = keys
+        self._endpoints = Shelf(
+            keys.host_endpoints(host),
+            lambda _, value: _own_endpoint(host, value),
+            lambda found: tuple(sorted(found, key=lambda endpoint: endpoint.port)),
+        )
+        self._subnets = Shelf(
+            keys.subnets,
+            lambda name, value: _subnet(SubnetId(name), value),
+            lambda found: {subnet.id: subnet for subnet in found},
+        )
+        self._bgp = Shelf(
+            BGP_CONFIGURATION,
+            lambda _, value: parse_bgp_configuration(value),
+            lambda found: found[0] if found else BgpConfiguration(),
+        )
+        self._peers = Shelf(
+            BGP_PEERS,
+            lambda _, value: parse_bgp_peer(value),
+            lambda found: tuple(p for p in found if p.node in {None, host}),
+        )
+        self._logs = Shelf(keys.logs, _log, tuple)
+        self._nodes = Shelf(NODES, lambda _, value: parse_node(value), tuple)
+        self._policies = Shelf(
+            keys.policies,
+            lambda _, value: _policy(value),
+            lambda found: {policy.group: policy for policy in found},
+        )
+        self._address_groups = Shelf(
+            keys.address_groups,
+            lambda _, value: _address_group(value),
+            lambda found: {group.id: frozenset(group.prefixes) for group in found},
+        )
+        self._members = _MemberShelf(keys)
+        self._operator = OperatorShelves(host, keys)
+        self._rejected: dict[str, Rejected] = {}
+        self._world = World(host=host)
+
+    def _shelves(self) -> tuple[AnyShelf, ...]:
+        return (
+            # First, since what is under a key may be on a shelf of the others too, and
+            # it is for that to say what is wrong.
+            *self._operator.shelves,
+            self._endpoints,
+            self._subnets,
+            self._bgp,
+            self._peers,
+            self._nodes,
+            self._logs,
+            self._policies,
+            self._address_groups,
+            self._members,
+        )
+
+    def build(self, items: Mapping[str, bytes], changed: Iterable[str]) -> World:
+        """Return the world in the items that a host watches.
+
+        `changed` are the keys of all that is not as it was the last time; one that is
+        not among the items is gone.
+        """
+        shelves = self._shelves()
+        for key in changed:
+            for shelf in shelves:
+                if key.startswith(shelf.prefix):
+                    self._take(shelf, key, items.get(key))
+        before = self._world
+        self._world = World(
+            host=self._host,
+            endpoints=self._endpoints.value,
+            subnets=self._subnets.value,
+            bgp=self._bgp.value,
+            peers=self._peers.value,
+            nodes=self._nodes.value,
+            groups=self._groups(before.groups),
+            logs=self._logs.value,
+            operator=self._operator.world(),
+            rejected=_same(
+                tuple(one for _, one in sorted(self._rejected.items())),
+                before.rejected,
+            ),
+        )
+        return self._world
+
+    def _take(self, shelf: AnyShelf, key: str, value: bytes | None) -> None:
+        self._rejected.pop(key, None)
+        try:
+            shelf.take(key, value)
+        except REJECTIONS as e:
+            port = self._keys.parse_endpoint(key)
+            self._rejected[key] = Rejected(key=key, reason=_reason(e), port=port)
+
+    def _groups(self, before: Groups) -> Groups:
+        now = Groups(
+            policies=self._policies.value,
+            members=self._members.value,
+            address_groups=self._address_groups.value,
+        )
+        same = (
+            now.policies is before.policies
+            and now.members is before.members
+            and now.address_groups is before.address_groups
+        )
+        return before if same else now
+
+
+class _MemberShelf:
+    """The members of groups; one that comes or goes costs its own group."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.prefix = keys.members
+        self._keys = keys
+        self._ports: dict[GroupId, Counter[Prefix]] = defaultdict(Counter)
+        self._known: set[str] = set()
+        self._stale: set[GroupId] = set()
+        self._value: Mapping[GroupId, frozenset[Prefix]] = {}
+
+    def take(self, key: str, value: bytes | None) -> None:
+        """Take what is under a key now; None if nothing. Raises what is wrong."""
+        if (value is not None) == (key in self._known):
+            return
+        group, prefix, _ = _member(self._keys, key)
+        ports = self._ports[group]
+        if value is None:
+            self._known.remove(key)
+            ports[prefix] -= 1
+            if not ports[prefix]:
+                del ports[prefix]
+        else:
+            self._known.add(key)
+            ports[prefix] += 1
+        self._stale.add(group)
+
+    @property
+    def value(self) -> Mapping[GroupId, frozenset[Prefix]]:
+        """Return the addresses of each group's members."""
+        if self._stale:
+            value = dict(self._value)
+            for group in self._stale:
+                if ports := self._ports[group]:
+                    value[group] = frozenset(ports)
+                else:
+                    del self._ports[group]
+                    value.pop(group, None)
+            self._value, self._stale = value, set()
+        return self._value
+
+
+def _same(now: _T, before: _T) -> _T:
+    """Return the one of before if it equals."""
+    return before if now == before else now
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, Invalid) else repr(error)
+
+
+def _log(name: str, value: bytes) -> Log:
+    return parse_log(LogId(name), value)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

@@ -14,6 +14,7 @@ from calico.model.ids import Address, InterfaceName, Mac, Prefix, collapsed, is_
 from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
+FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
 _VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|before|after|\d+)")
 
 
@@ -31,8 +32,13 @@ class Element(NamedTuple):
 
     @property
     def to_verdict(self) -> bool:
-        """Return whether its value is a verdict; else it is a comment, or empty."""
+        """Return whether its value is a verdict."""
         return bool(_VERDICT_MAP.fullmatch(self.set))
+
+    @property
+    def of_map(self) -> bool:
+        """Return whether it leads to its value; else that is a comment, or empty."""
+        return self.to_verdict or self.set == FLOATING
 
 
 Elements = Mapping[Element, str]

@@ -5,13 +5,14 @@ what every host has. Sections have no part and no element in common.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from typing import ParamSpec
+from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
-from calico.model.ids import Address, InterfaceName, Prefix, is_single
+from calico.model.ids import Address, GroupId, InterfaceName, Prefix, is_single
+from calico.model.logs import Event, Log
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import Endpoint, Subnet
 from calico.plan.antispoof import (
@@ -21,6 +22,8 @@ from calico.plan.antispoof import (
     port_elements,
 )
 from calico.plan.host_policy import Guarded, host_section
+from calico.plan.logged import LogLimit, limit_chains, logged_elements
+from calico.plan.nat import PARTS, floating_elements
 from calico.plan.nft import fixed_parts
 from calico.plan.operator import (
     Sequence,
@@ -44,6 +47,7 @@ from calico.plan.policy import (
 )
 from calico.plan.ruleset import passage
 from calico.policy.evaluate import Direction
+from calico.policy.logged import logged_events
 
 Sections = Mapping[str, Section]
 """Sections by what they are of."""
@@ -54,14 +58,24 @@ _FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else port
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterFacts:
-    """What a filter depends on of the host: its `tap` links, its uplinks, BFD peers.
+    """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
-    Gates are open for ports whose tap is there.
+    Gates are open for ports whose tap is there. `bfd_peers` are the BGP peers that are
+    asked for signs of life.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
+    log_limit: LogLimit = field(default_factory=LogLimit)
     bfd_peers: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What is wished of a filter besides the groups: the cloud's logs, the operator."""
+
+    logs: Collection[Log] = ()
+    operator: OperatorWorld = NO_OPERATOR
 
 
 class FilterPlanner:
@@ -72,8 +86,12 @@ class FilterPlanner:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[object, ...], Section]] = {}
-        self._before = self._known  # what the plan before this one knew
+        self._served: _Served | None = None
+        self._stateless: frozenset[GroupId] = frozenset()
+        self._operator = NO_OPERATOR
+        self._sequences: dict[str, Sequence] = {}
+        self._of_ports = _Kept()
+        self._of_policy = _Kept()
         self._portions = _Portions()
 
     def plan(
@@ -82,96 +100,156 @@ class FilterPlanner:
         subnets: Iterable[Subnet],
         groups: Groups,
         facts: FilterFacts,
-        operator: OperatorWorld = NO_OPERATOR,
+        wishes: Wishes | None = None,
     ) -> Sections:
-        """Return the filter of a host that serves `endpoints`.
+        """Return a host's filter; `subnets` are the cloud's."""
+        wishes = wishes or Wishes()
+        self._served = _Served(
+            endpoints=tuple(endpoints),
+            prefixes=frozenset(subnet.prefix for subnet in subnets),
+            facts=facts,
+            logs=wishes.logs,
+        )
+        self._operator = wishes.operator
+        self._plan_ports(self._served, stateless_groups(groups))
+        return self._plan_policy(self._served, groups)
 
-        `subnets` are the cloud's.
+    def replan(self, groups: Groups, operator: OperatorWorld = NO_OPERATOR) -> Sections:
+        """Return the filter of the host that was planned, with other policy.
+
+        Its ports are looked at only where that changes what they are subject to.
         """
-        endpoints = tuple(endpoints)
-        guarded = [e for e in endpoints if e.port_security]
-        self._before, self._known = self._known, {}
-        slots = max([SLOTS, *(len(e.groups) for e in guarded)])
-        self._keep("all ports", _common, slots, tuple(facts.uplinks))
-        self._keep("broadcasts", _broadcasts, frozenset(s.prefix for s in subnets))
+        if self._served is None:
+            raise ValueError("nothing was planned yet")
         stateless = stateless_groups(groups)
-        sequences: dict[str, Sequence] = {}
-        for one in endpoints:
+        before, self._operator = self._operator, operator
+        subject = (stateless, operator.policies, operator.labels)
+        if subject != (self._stateless, before.policies, before.labels):
+            self._plan_ports(self._served, stateless)
+        return self._plan_policy(self._served, groups)
+
+    def _plan_ports(self, served: "_Served", stateless: frozenset[GroupId]) -> None:
+        keep, self._stateless = self._of_ports.renew(), stateless
+        self._sequences = {}
+        slots = max([SLOTS, *(len(e.groups) for e in served.guarded)])
+        facts = served.facts
+        keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
+        keep("broadcasts", _broadcasts, served.prefixes)
+        for one in served.endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
-            is_open = one.interface in facts.taps
-            subject = tuple(sequences_of(operator, one))
-            sequences |= {sequence.chain: sequence for sequence in subject}
-            ways = tuple((sequence.map, sequence.chain) for sequence in subject)
-            self._keep(f"port {one.interface}", _port, one, stateful, is_open, ways)
-        remotes = self._groups(guarded, groups)
-        remotes |= self._operator(operator, sequences, facts)
-        self._addresses(remotes, groups, operator)
-        return {name: section for name, (_, section) in self._known.items()}
+            is_open = one.interface in served.facts.taps
+            events = logged_events(one, served.logs)
+            ways = self._subject(one)
+            keep(f"port {one.interface}", _port, one, stateful, is_open, events, ways)
 
-    def _keep(
-        self, name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
-    ) -> Section:
-        known = self._before.get(name)
-        if known is None or known[0] != args:
-            known = args, make(*args)  # type: ignore[call-arg] # there are no kwargs
-        self._known[name] = known
-        return known[1]
+    def _subject(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
+        """Return the maps that lead a port to policies, and to which chain."""
+        sequences = tuple(sequences_of(self._operator, endpoint))
+        self._sequences |= {sequence.chain: sequence for sequence in sequences}
+        return tuple((sequence.map, sequence.chain) for sequence in sequences)
 
-    def _groups(self, guarded: Iterable[Endpoint], groups: Groups) -> set[Named]:
-        """Plan the groups of ports; return what their rules name."""
-        remotes: set[Named] = set()
-        for group in {group for e in guarded for group in e.groups}:
-            for way in Direction:
-                policy = groups.policies.get(group)
-                section = self._keep(
-                    f"{way.value} {group}", group_section, way, group, policy
-                )
-                remotes |= section.remotes
-        return remotes
+    def _plan_policy(self, served: "_Served", groups: Groups) -> Sections:
+        keep = self._of_policy.renew()
+        remotes = _plan_groups(keep, served, groups)
+        remotes |= self._plan_operator(keep, served.facts)
+        for remote in remotes:
+            name = repr(remote)
+            keep(name, remote_section, remote)
+            if isinstance(remote, Selected):
+                prefixes = self._operator.prefixes(remote.selector, groups)
+            else:
+                prefixes = groups.prefixes(remote)
+            for number, portion in self._portions.divide(remote, prefixes).items():
+                keep(f"{name} {number}", members_section, remote, portion)
+        self._portions.keep_only(remotes)
+        return {**self._of_ports.sections(), **self._of_policy.sections()}
 
-    def _operator(
-        self,
-        operator: OperatorWorld,
-        sequences: Mapping[str, Sequence],
-        facts: FilterFacts,
-    ) -> set[Named]:
+    def _plan_operator(self, keep: "_Keep", facts: FilterFacts) -> set[Named]:
         """Plan the operator's policies; return what their rules name."""
         remotes: set[Named] = set()
+        operator, sequences = self._operator, self._sequences
         for chain, sequence in sequences.items():
             called = tuple(
                 place_of(policy, sequence.direction).chain(policy.name)
                 for policy in sequence.policies
             )
-            self._keep(f"sequence {chain}", sequence_section, chain, called)
+            keep(f"sequence {chain}", sequence_section, chain, called)
         for (name, direction), policy in policies_of(sequences.values()).items():
             place = place_of(policy, direction)
-            section = self._keep(
-                f"policy {direction.value} {name}", policy_section, policy, place
-            )
-            remotes |= section.remotes
+            what = f"policy {direction.value} {name}"
+            remotes |= keep(what, policy_section, policy, place).remotes
         guarded = Guarded(
             endpoints=operator.host_endpoints,
             policies=operator.policies if operator.host_endpoints else (),
             failsafe=operator.failsafe,
             bfd_peers=facts.bfd_peers,
         )
-        return remotes | self._keep("the host itself", host_section, guarded).remotes
+        return remotes | keep("the host itself", host_section, guarded).remotes
 
-    def _addresses(
-        self, remotes: set[Named], groups: Groups, operator: OperatorWorld
+
+def _plan_groups(keep: "_Keep", served: "_Served", groups: Groups) -> set[Named]:
+    """Plan the groups of ports; return what their rules name."""
+    remotes: set[Named] = set()
+    for group in served.groups:
+        for way in Direction:
+            policy = groups.policies.get(group)
+            section = keep(f"{way.value} {group}", group_section, way, group, policy)
+            remotes |= section.remotes
+    return remotes
+
+
+class _Served:
+    """What a filter is planned for, whatever the groups say."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: tuple[Endpoint, ...],
+        prefixes: frozenset[Prefix],
+        facts: FilterFacts,
+        logs: Collection[Log],
     ) -> None:
-        """Plan the addresses of what rules name."""
-        for remote in remotes:
-            name = repr(remote)
-            self._keep(name, remote_section, remote)
-            if isinstance(remote, Selected):
-                prefixes = operator.prefixes(remote.selector, groups)
-            else:
-                prefixes = groups.prefixes(remote)
-            for number, portion in self._portions.divide(remote, prefixes).items():
-                self._keep(f"{name} {number}", members_section, remote, portion)
-        self._portions.keep_only(remotes)
+        self.endpoints = endpoints
+        self.prefixes = prefixes
+        self.facts = facts
+        self.logs = logs
+        self.guarded = tuple(e for e in endpoints if e.port_security)
+        self.groups = frozenset(group for e in self.guarded for group in e.groups)
+
+
+class _Kept:
+    """Sections by name, each with what it was made from."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[object, ...], Section]] = {}
+
+    def renew(self) -> "_Keep":
+        """Forget all that is not asked for from now on; return what to ask with."""
+        before, self._known = self._known, {}
+
+        def keep(
+            name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
+        ) -> Section:
+            known = before.get(name)
+            if known is None or known[0] != args:
+                known = args, make(*args)  # type: ignore[call-arg] # there are no kwargs
+            self._known[name] = known
+            return known[1]
+
+        return keep
+
+    def sections(self) -> dict[str, Section]:
+        """Return the sections by name."""
+        return {name: section for name, (_, section) in self._known.items()}
+
+
+class _Keep(Protocol):
+    """Returns a section, made anew where it was made from something else."""
+
+    def __call__(
+        self, name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
+    ) -> Section: ...
 
 
 class _Portions:
@@ -229,10 +307,10 @@ def plan_filter(
     subnets: Iterable[Subnet],
     groups: Groups,
     facts: FilterFacts,
-    operator: OperatorWorld = NO_OPERATOR,
+    wishes: Wishes | None = None,
 ) -> Section:
     """Return a filter whole: for what has no memory, and to judge what has."""
-    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, operator)
+    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, wishes)
     return merged(sections.values())
 
 
@@ -246,11 +324,11 @@ def merged(sections: Iterable[Section]) -> Section:
     return whole
 
 
-def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
+def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for chain in passage(uplinks):
-        section.add(chain)
+    for part in (*passage(uplinks), *limit_chains(limit), *PARTS):
+        section.add(part)
     return section
 
 
@@ -263,6 +341,7 @@ def _port(
     endpoint: Endpoint,
     stateful: bool,  # noqa: FBT001 - a value
     is_open: bool,  # noqa: FBT001 - a value
+    events: frozenset[Event],
     ways: tuple[tuple[str, str], ...],
 ) -> Section:
     """Return a port's elements; `ways` are maps, and the chains they lead to."""
@@ -272,6 +351,9 @@ def _port(
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
             **dict(slot_elements(endpoint)),
+            # No route leads to a floating IP whose interface is not there.
+            **(dict(floating_elements(endpoint)) if is_open else {}),
+            **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
             **{Element("inet", name, interface): f"jump {c}" for name, c in ways},
         }
     )

@@ -11,8 +11,9 @@ two is all that there is to do. Every kind of item has a mark by which it is our
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv6Address,
@@ -34,8 +35,10 @@ from calico.model.ids import (
 from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
-from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
+from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
+from calico.policy.floating import RefusedNat, Translations, settle
 from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
@@ -131,19 +134,43 @@ class Route:
     source: Address | None = None
 
 
-Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One of several ports that a route leads to, by a neighbour if one is named."""
+
+    interface: InterfaceName
+    via: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Multipath:
+    """A route to something that several ports have: flows are spread over them (S5).
+
+    `hops` are sorted. As read, one whose link is down is not among them.
+    """
+
+    destination: Prefix
+    hops: tuple[Hop, ...]
+    source: Address | None = None
+
+
+Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath
 Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
 State = Mapping[Key, Item]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a plan has to know of the host: its addresses, `tap` links and uplinks."""
+    """What a plan has to know of the host: its addresses, `tap` links and uplinks.
+
+    `log_limit` is the operator's, for packets that are logged.
+    """
 
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
+    log_limit: LogLimit = field(default_factory=LogLimit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +186,7 @@ class Refused:
 class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists.
 
-    Endpoints are without their `refused_pairs`.
+    Endpoints are without their `refused_pairs` and `refused_nats`.
     """
 
     state: State
@@ -168,6 +195,8 @@ class HostPlan:
     absent: tuple[Endpoint, ...] = ()
     refused: tuple[Refused, ...] = field(default=())
     refused_pairs: tuple[RefusedPair, ...] = ()
+    refused_nats: tuple[RefusedNat, ...] = ()
+    translations: Translations = field(default_factory=Translations)
 
     @property
     def whole_filter(self) -> Section:
@@ -188,15 +217,31 @@ def key_of(item: Item) -> Key:
             return (3, interface, str(address))
         case Neighbour(interface, address):
             return (4, interface, str(address))
-        case Route(destination=destination):
-            return (5, str(destination), "")
+        case Route(destination=destination) | Multipath(destination=destination):
+            return (5, str(destination), "")  # either replaces the other
         case _:
             assert_never(item)
 
 
-def interface_of(item: Item) -> InterfaceName | None:
-    """Return the interface whose port an item serves; None for the host's own."""
-    return item.name if isinstance(item, Bridge) else item.interface
+def interfaces_of(item: Item) -> tuple[InterfaceName, ...]:
+    """Return the interfaces whose ports an item serves; none for the host's own."""
+    match item:
+        case Multipath(hops=hops):
+            return tuple(hop.interface for hop in hops)
+        case Bridge(name):
+            return (name,)
+        case Setting(interface=interface):
+            return () if interface is None else (interface,)
+        case _:
+            return (item.interface,)
+
+
+def without(item: Item, blocked: Collection[InterfaceName]) -> Item | None:
+    """Return what may be made of an item while some interfaces may have nothing."""
+    if not isinstance(item, Multipath):
+        return None if any(name in blocked for name in interfaces_of(item)) else item
+    hops = tuple(hop for hop in item.hops if hop.interface not in blocked)
+    return replace(item, hops=hops) if hops else None
 
 
 def state_of(items: Iterable[Item]) -> dict[Key, Item]:
@@ -219,6 +264,9 @@ def plan_host(
     """
     accepted, refused = _accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
+    accepted, refused_nats = settle(
+        accepted, world.subnets.values(), {facts.address4, facts.address6}
+    )
     served = tuple(e for e in accepted if e.interface in facts.taps)
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
@@ -234,14 +282,19 @@ def plan_host(
             FilterFacts(
                 taps=facts.taps,
                 uplinks=facts.uplinks,
+                log_limit=facts.log_limit,
                 bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
             ),
-            world.operator,
+            Wishes(logs=world.logs, operator=world.operator),
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
         refused=refused,
         refused_pairs=refused_pairs,
+        refused_nats=refused_nats,
+        translations=Translations(
+            current=dict(_translations(served)), subnets=world.subnets.values()
+        ),
     )
 
 
@@ -307,17 +360,53 @@ def _rp_filter(endpoint: Endpoint) -> str:
     return "1" if endpoint.port_security and not endpoint.pairs else "0"
 
 
-def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Route]:
-    """Yield routes; a fixed address goes before another port's pair of the same."""
+def _translations(
+    served: Iterable[Endpoint],
+) -> Iterator[tuple[IPv4Address, IPv4Address]]:
+    for endpoint in served:
+        for nat in endpoint.nats:
+            if isinstance(nat.external, IPv4Address):
+                yield nat.external, IPv4Address(nat.internal)
+
+
+def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:
+    """Yield routes; fixed addresses go before floating IPs, and these before pairs.
+
+    Of the ports that come first all are used. A floating IP is translated before it is
+    routed: its route is there to be announced, and for neighbours who ask for it.
+    """
     served = tuple(served)
+    fixed: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
+    floating: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
+    paired: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
     for endpoint in served:
         for address in endpoint.addresses:
-            yield _route(single(address), endpoint, facts)
-    for endpoint in served:
+            fixed[single(address)][endpoint.interface] = endpoint.mac
+        for nat in endpoint.nats:
+            floating[single(nat.external)][endpoint.interface] = endpoint.mac
         for pair in endpoint.pairs:
-            yield _route(pair.prefix, endpoint, facts)
+            paired[pair.prefix].setdefault(endpoint.interface, pair.mac)
+    for prefix, macs in {**paired, **floating, **fixed}.items():
+        yield from _ways(prefix, macs, facts)
 
 
-def _route(prefix: Prefix, endpoint: Endpoint, facts: HostFacts) -> Route:
+def _ways(
+    prefix: Prefix, macs: Mapping[InterfaceName, Mac], facts: HostFacts
+) -> Iterator[Item]:
+    """Yield the route to the ports that have a prefix, and what it needs.
+
+    The kernel takes no IPv6 multipath of interfaces alone. So its hops are the ports'
+    link-local addresses, which are known to the host for this purpose.
+    """
     source = facts.address4 if prefix.version == 4 else facts.address6
-    return Route(prefix, endpoint.interface, source)
+    ports = sorted(macs.items())
+    if len(ports) == 1:
+        yield Route(prefix, ports[0][0], source)
+        return
+    hops = []
+    for interface, mac in ports:
+        via = None if prefix.version == 4 else link_local(mac)
+        hops.append(Hop(interface, via))
+        if via is not None:
+            yield Neighbour(interface, via, mac)
+    yield Multipath(prefix, tuple(hops), source)

@@ -42,7 +42,7 @@ def describe(part: Set | Chain) -> str:
     if isinstance(part, Set):
         return describe_set(part)
     return describe_chain(
-        part.hook, part.priority, [rule.comment for rule in part.rules]
+        part.hook, part.priority, [rule.comment for rule in part.rules], nat=part.nat
     )
 
 
@@ -57,33 +57,40 @@ def describe_set(declared: Set) -> str:
         )
         if on
     ]
+    if declared.to:
+        flags.append(f"to {declared.to}")
     return " ".join([".".join(declared.types), *flags])
 
 
-def describe_chain(hook: str | None, priority: int, comments: Sequence[str]) -> str:
+def describe_chain(
+    hook: str | None, priority: int, comments: Sequence[str], *, nat: bool = False
+) -> str:
     """Return a chain's line."""
-    return "; ".join([f"{hook} {priority if hook else '-'}", *comments])
+    kind = " nat" if nat else ""
+    return "; ".join([f"{hook} {priority if hook else '-'}{kind}", *comments])
 
 
 def set_words(declared: Set) -> str:
     """Return a set's name and definition."""
-    verdict = " : verdict" if declared.verdicts else ""
+    target = "verdict" if declared.verdicts else declared.to
+    value = f" : {target}" if target else ""
     flags = " flags interval;" if declared.interval else ""
     counter = " counter;" if declared.counted else ""
     types = " . ".join(declared.types)
-    return f"{declared.name} {{ type {types}{verdict};{flags}{counter} }}"
+    return f"{declared.name} {{ type {types}{value};{flags}{counter} }}"
 
 
 def hook_words(chain: Chain) -> str:
     """Return what follows a chain's name: where the kernel enters it, if it does."""
     if not chain.hook:
         return ""
-    hook = f"type filter hook {chain.hook} priority {chain.priority}"
+    kind = "nat" if chain.nat else "filter"
+    hook = f"type {kind} hook {chain.hook} priority {chain.priority}"
     return f" {{ {hook}; policy accept; }}"
 
 
 def value_words(element: Element, value: str) -> str:
-    """Return what follows an element's key: a map's verdict, or a comment."""
+    """Return what follows an element's key: what a map leads to, or a comment."""
     if not value:
         return ""
-    return f" : {value}" if element.to_verdict else f' comment "{value}"'
+    return f" : {value}" if element.of_map else f' comment "{value}"'

@@ -90,11 +90,11 @@ def dispatch_section(slots: int) -> Section:
         lines = [FilterRule(f"{near} vmap @{m}", "what one group allows") for m in maps]
         lines += [
             FilterRule(
-                "ct state established,related counter drop",
+                f"ct state established,related counter goto {name}_dropped",
                 "a stateless group's; operators are asked about beginnings",
             ),
             FilterRule(f"{near} vmap @{name}_after", "the operator's last word"),
-            FilterRule("counter drop", "no group allows it"),
+            FilterRule(f"counter goto {name}_dropped", "no group allows it"),
         ]
         section.add(Chain(f"{name}_groups", tuple(lines)))
     return section

@@ -10,7 +10,8 @@ A `tap` interface that is in no map is cut off, both ways.
 
 What a packet between instances passes, in order: `prerouting` (is the source its own?),
 `forward_from` (may the sender send it?), `forward` (may the receiver have it?). The two
-are chains of their own, so that to accept in one is not to accept in the other.
+are chains of their own, so that to accept in one is not to accept in the other. What
+has passed one of them is looked at by `sent` or `received`, which only log.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,19 +21,27 @@ from zlib import crc32
 TABLE = "calico"
 ANY_TAP = '"tap*"'
 _RAW = -300  # before connection tracking
+_SENDER = -10  # before the filter of the receiver
+_SENT = -5
 _FILTER = 0
 HOST = 1  # after the filter of what instances send to the host
-_SENDER = -1  # just before the filter of the receiver
+_RECEIVED = 5
+LOG_GROUP = 5
+"""The netfilter log group that all rules which log tell of their packets.
+
+The kernel's own log is silent about packets in network namespaces.
+"""
+_NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
+LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
-LOG_GROUP = 5
-"""The netlink group that logged packets go to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set of a table, or a map to verdicts; `types` is the concatenation's.
+    """A set of a table, or a map to verdicts or, if so, `to` values of another type.
 
+    `types` is the key's, a concatenation if there are several.
     The elements of one that is `counted` have counters, and a comment as their value.
     """
 
@@ -41,6 +50,12 @@ class Set:
     interval: bool = False
     verdicts: bool = False
     counted: bool = False
+    to: str = ""
+
+    @property
+    def is_map(self) -> bool:
+        """Return whether its elements lead to something."""
+        return self.verdicts or bool(self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +73,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain; one with a hook is entered by the kernel at that priority."""
+    """A chain; one with a hook is entered by the kernel at that priority.
+
+    One for `nat` sees the first packet of each connection.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     hook: str | None = None
     priority: int = _FILTER
+    nat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +180,17 @@ _TO_HOST = Chain(
 
 
 _CUT = Rule(
-    f"ct mark & {CUT:#x} == {CUT:#x} counter drop",
+    f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
     "a connection that is no longer allowed (P7)",
 )
 _ESTABLISHED = Rule("ct state established,related accept", "allowed when it began")
 
 
-def _policy_chains(way: str, near: str) -> tuple[Chain, ...]:
+def _policy_chains(way: str) -> tuple[Chain, ...]:
     """Return how packets of one direction get to what decides, by kind of port.
 
-    `near` is nft's word for the port's own interface. What the operator says first
-    comes before the groups, and is about the beginning of connections only.
+    What the operator says first comes before the groups, and is about the beginning of
+    connections only.
     """
     to_new = Rule(f"goto {way}_new", "a new connection")
     return (
@@ -183,7 +202,8 @@ def _policy_chains(way: str, near: str) -> tuple[Chain, ...]:
                 # The tracker checks UDP-Lite against UDP's pseudo header and takes what
                 # is right for damaged: it has to pass policy in either direction.
                 Rule(
-                    "meta l4proto != udplite ct state invalid counter drop",
+                    "meta l4proto != udplite ct state invalid "
+                    f"counter goto {way}_dropped",
                     "of no connection",
                 ),
                 to_new,
@@ -204,11 +224,34 @@ def _policy_chains(way: str, near: str) -> tuple[Chain, ...]:
         Chain(
             f"{way}_new",
             (
-                Rule(f"{near} vmap @{way}_before", "the operator's first word"),
+                Rule(f"{_NEAR[way]} vmap @{way}_before", "the operator's first word"),
                 Rule(f"goto {way}_groups", "to the port's groups"),
             ),
         ),
     )
+
+
+def _dropped(name: str, *ways: str) -> Chain:
+    """Return a chain that drops, and tells the log of the ports at these ends."""
+    tells = (f"{_NEAR[way]} @{LOGGED_DROPS} jump log_{way}_drop" for way in ways)
+    return Chain(
+        name,
+        (
+            *(Rule(tell, "the port is logged") for tell in tells),
+            Rule("drop", "not allowed"),
+        ),
+    )
+
+
+def _accepted(name: str, way: str, priority: int) -> Chain:
+    """Return the chain behind one that decides: who comes here was let through.
+
+    The first packet of a connection is one that is not in the tracker's table yet; a
+    connection that nobody answers stays `new` for ever.
+    """
+    selector = f"ct status ! confirmed {_NEAR[way]} @{LOGGED_ACCEPTS}"
+    rule = Rule(f"{selector} jump log_{way}_accept", "begins a connection")
+    return Chain(name, (rule,), "forward", priority)
 
 
 _INET = Table(
@@ -228,6 +271,8 @@ _INET = Table(
         Set("networks4", ("ifname", "ether_addr", "ipv4_addr"), interval=True),
         Set("networks6", ("ifname", "ether_addr", "ipv6_addr"), interval=True),
         Set("broadcasts", ("ipv4_addr",)),
+        Set(LOGGED_ACCEPTS, ("ifname",)),
+        Set(LOGGED_DROPS, ("ifname",)),
     ),
     (
         _DESTINATION,
@@ -249,8 +294,14 @@ _INET = Table(
                 Rule("drop", "a port that is not served"),
             ),
         ),
-        *_policy_chains("out", "iifname"),
-        *_policy_chains("in", "oifname"),
+        *_policy_chains("out"),
+        *_policy_chains("in"),
+        _dropped("out_dropped", "out"),
+        _dropped("in_dropped", "in"),
+        # Whose groups no longer allow a connection, its mark does not say.
+        _dropped("cut", "out", "in"),
+        _accepted("sent", "out", _SENT),
+        _accepted("received", "in", _RECEIVED),
         Chain(
             "forward_from_instance",
             (

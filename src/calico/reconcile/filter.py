@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from calico.plan.antispoof import Element
@@ -165,31 +165,6 @@ def compare_sections(want: Sections, left: Sections) -> FilterChange:
     return _compare(new.parts, new.elements, have)
 
 
-def prepared(change: FilterChange) -> tuple[FilterChange, FilterChange]:
-    """Return what of a change nothing refers to yet, and the rest.
-
-    The kernel shows new elements of concatenated ranges a moment after the rules of the
-    same transaction (nft_set_commit_update comes last in nf_tables_commit). What rules
-    begin to refer to has to be there before.
-    """
-    fresh = {
-        name: part
-        for name, part in change.put.items()
-        if name not in change.present and name.family not in change.renewed
-    }
-    put = change.elements.put
-    inside = {e: v for e, v in put.items() if Part(e.family, "set", e.set) in fresh}
-    first = FilterChange(put=fresh, elements=Diff(put=inside, drop={}, replaced={}))
-    rest = replace(
-        change,
-        put={name: part for name, part in change.put.items() if name not in fresh},
-        elements=replace(
-            change.elements, put={e: v for e, v in put.items() if e not in inside}
-        ),
-    )
-    return first, rest
-
-
 def steps(change: FilterChange) -> Iterator[tuple[str, FilterChange]]:
     """Yield a change in small steps, each with what it is about, in a safe order.
 
@@ -253,7 +228,7 @@ def _commands(change: FilterChange) -> Iterator[str]:
     chains = {p: c for p, c in sorted(change.put.items()) if isinstance(c, Chain)}
     for part, declared in sets.items():
         yield f"add set {part.family} {TABLE} {set_words(declared)}".replace(
-            "add set", "add map" if declared.verdicts else "add set"
+            "add set", "add map" if declared.is_map else "add set"
         )
     for part, chain in chains.items():
         yield f"add chain {part.family} {TABLE} {part.name}{hook_words(chain)}"

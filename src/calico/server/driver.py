@@ -21,9 +21,11 @@ from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
 from calico.server import guard, inventory, journal, l2_adjacency, options
+from calico.server.address_space import AddressSpace
 from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
+from calico.server.network_log import LogDriver
 from calico.server.publisher import Publisher
 from calico.server.translate import NETWORK_TYPES
 from calico.server.worker import CalicoWorker
@@ -53,7 +55,14 @@ class CalicoMechanismDriver(api.MechanismDriver):
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
+        journal.watch_logs(sa.event.listen)
+        self._logging = LogDriver(self._publisher.wake)
         self._guard = guard.Guard(self._settings.allowed_pairs, sa.event.listen)
+        self._space = AddressSpace(
+            audit=self._settings.audit_overlaps,
+            pools=set(cfg.CONF.ml2.type_drivers) <= NETWORK_TYPES,
+            listen=sa.event.listen,
+        )
         l2_adjacency.ensure_loaded(cfg.CONF)
 
     @property
@@ -137,12 +146,14 @@ class CalicoMechanismDriver(api.MechanismDriver):
     # Subnets and networks
 
     def create_subnet_precommit(self, context: Any) -> None:
-        """Journal a new subnet."""
+        """Journal a new subnet, where there is space for it."""
+        self._space.subnet(context)
         guard.mark_subnet(context)
         journal.mark(context.plugin_context, *_subnet_subjects(context))
 
     def update_subnet_precommit(self, context: Any) -> None:
         """Journal a subnet; with its network's ports where they name its gateway."""
+        self._space.subnet(context)
         guard.mark_subnet(context)
         journal.mark(context.plugin_context, *_subnet_subjects(context))
 

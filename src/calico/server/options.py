@@ -43,6 +43,18 @@ _OPTIONS = [
         help="Prefixes that allowed address pairs may be of, besides the subnets of "
         "their port's project: CIDR for all projects, PROJECT_ID=CIDR for one.",
     ),
+    cfg.StrOpt(
+        "overlapping_subnets",
+        default="refuse",
+        choices=[
+            (
+                "refuse",
+                "a subnet that overlaps another routed one is answered with 409",
+            ),
+            ("audit", "it is stored, and logged: for exceptions that are meant"),
+        ],
+        help="What to do where two subnets of routed networks would overlap.",
+    ),
 ]
 
 
@@ -52,6 +64,7 @@ class ServerSettings:
 
     region: str | None = None
     allowed_pairs: tuple[Allowed, ...] = ()
+    audit_overlaps: bool = False
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
 
 
@@ -71,6 +84,7 @@ def read(conf: Any) -> ServerSettings:
     return ServerSettings(
         region=section.region or None,
         allowed_pairs=tuple(map(_allowed, section.allowed_pair_prefixes)),
+        audit_overlaps=section.overlapping_subnets == "audit",
         etcd=EtcdSettings(
             endpoints=tuple(section.etcd_endpoints),
             ca=_path(section.etcd_ca),

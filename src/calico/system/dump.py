@@ -19,21 +19,23 @@ from ipaddress import (
     ip_interface,
 )
 
-from calico.model.ids import Address, Interface, InterfaceName, Mac
+from calico.model.ids import Address, Interface, InterfaceName, Mac, Prefix
 from calico.plan.host import (
     DHCP_BRIDGE,
     PROTOCOL,
     TAP,
     Bridge,
+    Hop,
     Key,
     Link,
     LocalAddress,
+    Multipath,
     Neighbour,
     Route,
     key_of,
 )
 
-NetItem = Bridge | Link | LocalAddress | Neighbour | Route
+NetItem = Bridge | Link | LocalAddress | Neighbour | Route | Multipath
 Attributes = dict[int, bytes]
 
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_NEIGHBOUR = 18, 22, 26, 30  # RTM_GET*
@@ -46,6 +48,8 @@ _LINK = struct.Struct("=BBHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BBHiHBB")
+_HOP = struct.Struct("=HBBi")  # struct rtnexthop
+_DEAD = 1  # RTNH_F_DEAD
 _EXT_MASK, _SKIP_STATISTICS = 29, 1 << 3
 _UP = 1  # IFF_UP
 _PERMANENT = 0x80  # NUD_PERMANENT
@@ -165,7 +169,7 @@ def _neighbours(
 
 def _routes(
     kernel: socket.socket, family: int, names: dict[int, InterfaceName]
-) -> Iterator[Route]:
+) -> Iterator[Route | Multipath]:
     # Not filtered by table: a namespace that never had a route has no main table, and
     # asking for it is an error.
     request = _ROUTE.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
@@ -177,12 +181,31 @@ def _routes(
         (index,) = struct.unpack("=i", found.get(4, b"\0\0\0\0"))
         name = names.get(index, InterfaceName(""))
         source = _ip(found[7]) if 7 in found else None
+        destination: Prefix
         if family == socket.AF_INET:
-            octets = found.get(1, bytes(4))
-            yield Route(IPv4Network((octets, length)), name, source)
+            destination = IPv4Network((found.get(1, bytes(4)), length))
         else:
-            octets = found.get(1, bytes(16))
-            yield Route(IPv6Network((octets, length)), name, source)
+            destination = IPv6Network((found.get(1, bytes(16)), length))
+        if 9 in found:  # RTA_MULTIPATH
+            hops = sorted(
+                _hops(found[9], names), key=lambda h: (h.interface, str(h.via))
+            )
+            yield Multipath(destination, tuple(hops), source)
+        elif 5 in found:  # RTA_GATEWAY: all that is left of a multipath route
+            yield Multipath(destination, (Hop(name, _ip(found[5])),), source)
+        else:
+            yield Route(destination, name, source)
+
+
+def _hops(octets: bytes, names: dict[int, InterfaceName]) -> Iterator[Hop]:
+    position = 0
+    while position < len(octets):
+        length, flags, _, index = _HOP.unpack_from(octets, position)
+        found = _attributes(octets[position : position + length], _HOP.size)
+        if not flags & _DEAD:
+            via = _ip(found[5]) if 5 in found else None
+            yield Hop(names.get(index, InterfaceName("")), via)
+        position += (length + 3) & ~3
 
 
 def _ip(octets: bytes) -> Address:

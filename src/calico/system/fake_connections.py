@@ -36,6 +36,12 @@ class FakeConnections:
             self._connections[one.key] = replace(one, cut=cut)
         return []
 
+    def forget(self, connections: Sequence[Connection]) -> list[Problem]:
+        """Let them begin anew: they are gone."""
+        for one in connections:
+            del self._connections[one.key]
+        return []
+
     @property
     def cut(self) -> list[Packet]:
         """The connections that are cut off."""

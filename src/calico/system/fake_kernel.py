@@ -16,10 +16,11 @@ from calico.plan.host import (
     Key,
     Link,
     LocalAddress,
+    Multipath,
     Neighbour,
     Route,
     Setting,
-    interface_of,
+    interfaces_of,
     key_of,
 )
 from calico.plan.nft import Part
@@ -56,7 +57,9 @@ class FakeKernel:
 
     def unplug(self, tap: InterfaceName) -> None:
         """Remove a link, and with it all that is on it, as the kernel does."""
-        self.items = {k: i for k, i in self.items.items() if interface_of(i) != tap}
+        self.items = {
+            k: i for k, i in self.items.items() if tap not in interfaces_of(i)
+        }
 
     def read(self, *, resync: bool) -> Have:
         """Return what there is."""
@@ -125,15 +128,17 @@ class FakeKernel:
 
     def _obstacle(self, item: Item) -> int:
         """Return why the kernel would refuse to make an item; 0 if it would not."""
-        if isinstance(item, Bridge) or interface_of(item) is None:
+        if isinstance(item, Bridge):
             return 0
         if isinstance(item, LocalAddress) and (0, item.interface, "") in self.items:
             return 0
-        link = self._links().get(interface_of(item) or InterfaceName(""))
-        if link is None:
-            return errno.ENODEV
-        if isinstance(item, Route | Neighbour | LocalAddress) and not link.up:
-            return errno.ENETDOWN
+        links = [self._links().get(name) for name in interfaces_of(item)]
+        needs_up = isinstance(item, Route | Multipath | Neighbour | LocalAddress)
+        for link in links:
+            if link is None:
+                return errno.ENODEV
+            if needs_up and not link.up:
+                return errno.ENETDOWN
         return 0
 
     def _note_exposed(self, elements: Mapping[Element, str]) -> None:
@@ -144,7 +149,7 @@ class FakeKernel:
             name = gate.interface
             if not any(e.set == "macs" and e.interface == name for e in elements):
                 self.exposed.append(f"{name}: no policy")
-            kinds = {type(i) for i in self.items.values() if interface_of(i) == name}
+            kinds = {type(i) for i in self.items.values() if name in interfaces_of(i)}
             if not {Link, Neighbour, Route} <= kinds:
                 self.exposed.append(f"{name}: no route")
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
-from calico.plan.host import Bridge, Item, Key, Route, Setting, State, key_of
+from calico.plan.host import (
+    Bridge,
+    Item,
+    Key,
+    Multipath,
+    Route,
+    Setting,
+    State,
+    key_of,
+)
 from calico.plan.ruleset import TABLE, TABLES
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
@@ -124,4 +133,4 @@ class Kernel:
 
 
 def _is_new_route(item: Item, ours: State) -> bool:
-    return isinstance(item, Route) and key_of(item) not in ours
+    return isinstance(item, Route | Multipath) and key_of(item) not in ours

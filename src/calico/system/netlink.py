@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -23,6 +23,7 @@ from calico.plan.host import (
     Bridge,
     Link,
     LocalAddress,
+    Multipath,
     Neighbour,
     Route,
 )
@@ -58,6 +59,9 @@ def _describe(item: NetItem) -> str:
             return f"neighbour {address} dev {interface}"
         case Route(destination, interface):
             return f"route {destination} dev {interface}"
+        case Multipath(destination, hops):
+            names = " and ".join(hop.interface for hop in hops)
+            return f"route {destination} dev {names}"
         case _:
             assert_never(item)
 
@@ -146,6 +150,11 @@ def _encode(change: Change, indexes: dict[InterfaceName, int]) -> bytes | None:
     match item:
         case Bridge(name):
             return _bridge(name)
+        case Multipath(hops=hops):
+            if change.put and any(hop.interface not in indexes for hop in hops):
+                return None
+            message = _multipath_message(item, indexes if change.put else None)
+            return _finish(message, *_verb(change, _NEW_ROUTE))
         case Route(interface=interface) | Link(interface=interface):
             pass
         case LocalAddress(interface=interface) | Neighbour(interface=interface):
@@ -162,12 +171,15 @@ def _encode(change: Change, indexes: dict[InterfaceName, int]) -> bytes | None:
         Route: _route_message,
     }
     message, kind = encoders[type(item)](item, index)
+    return _finish(message, *_verb(change, kind))
+
+
+def _verb(change: Change, kind: int) -> tuple[int, int]:
+    """Return the type of a change's message, where `kind` puts, and its flags."""
     flags = _REQUEST | _ACK
-    if change.put:
+    if change.put and kind != _NEW_LINK:
         flags |= _CREATE | (_EXCLUSIVE if change.new else _REPLACE)
-    if kind == _NEW_LINK:
-        flags = _REQUEST | _ACK
-    return _finish(message, kind if change.put else kind + 1, flags)
+    return kind if change.put else kind + 1, flags
 
 
 def _finish(message: Any, kind: int, flags: int) -> bytes:
@@ -224,6 +236,27 @@ def _neighbour_message(item: Neighbour, index: int) -> tuple[Any, int]:
 
 
 def _route_message(item: Route, index: int) -> tuple[Any, int]:
+    message = _destination_message(item)
+    message["attrs"].append(("RTA_OIF", index))
+    return message, _NEW_ROUTE
+
+
+def _multipath_message(
+    item: Multipath, indexes: Mapping[InterfaceName, int] | None
+) -> Any:
+    """Return the message of a route with its hops; without `indexes`, with any hops."""
+    message = _destination_message(item)
+    if indexes is not None:
+        hops = []
+        for hop in item.hops:
+            via = [("RTA_GATEWAY", str(hop.via))] if hop.via else []
+            hops.append({"hops": 0, "oif": indexes[hop.interface], "attrs": via})
+        message["attrs"].append(("RTA_MULTIPATH", hops))
+    return message
+
+
+def _destination_message(item: Route | Multipath) -> Any:
+    """Return all of a route's message but the way."""
     destination: Prefix = item.destination
     message = rtmsg()
     message["family"] = _FAMILY[destination.version]
@@ -232,13 +265,10 @@ def _route_message(item: Route, index: int) -> tuple[Any, int]:
     message["proto"] = PROTOCOL
     message["type"] = _UNICAST
     message["scope"] = _LINK_SCOPE if destination.version == 4 else _UNIVERSE
-    message["attrs"] = [
-        ("RTA_DST", str(destination.network_address)),
-        ("RTA_OIF", index),
-    ]
+    message["attrs"] = [("RTA_DST", str(destination.network_address))]
     if destination.version == 6:
         # IPv4 routes without a metric go before BIRD's; IPv6's default would go after.
         message["attrs"].append(("RTA_PRIORITY", _METRIC6))
     if item.source is not None:
         message["attrs"].append(("RTA_PREFSRC", str(item.source)))
-    return message, _NEW_ROUTE
+    return message

@@ -148,11 +148,16 @@ def _parts(family: str, found: list[dict[str, Any]]) -> dict[Part, str]:
         if kind in {"set", "map"}:
             parts[Part(family, "set", body["name"])] = describe_set(_set(body))
         elif kind == "chain":
-            chains[body["name"]] = (body.get("hook"), body.get("prio", 0))
+            chains[body["name"]] = body
         elif kind == "rule":
             comments[body["chain"]].append(body.get("comment", ""))
-    for name, (hook, priority) in chains.items():
-        line = describe_chain(hook, priority, comments[name])
+    for name, body in chains.items():
+        line = describe_chain(
+            body.get("hook"),
+            body.get("prio", 0),
+            comments[name],
+            nat=body.get("type") == "nat",
+        )
         parts[Part(family, "chain", name)] = line
     return parts
 
@@ -171,6 +176,7 @@ def _set(body: Mapping[str, Any]) -> Set:
         interval="interval" in body.get("flags", ()),
         verdicts=body.get("map") == "verdict",
         counted="stmt" in body,
+        to=body.get("map", "verdict").replace("verdict", ""),
     )
 
 
@@ -188,8 +194,10 @@ def _elements(
 
 
 def _entry(written: Any) -> tuple[Any, str]:
-    """Return an element's key, and its verdict or comment."""
+    """Return an element's key, and what it leads to or its comment."""
     match written:
+        case [key, str(value)]:
+            return key, value
         case [key, verdict]:
             return key, _verdict(verdict)
         case {"elem": {"val": key, **more}}:

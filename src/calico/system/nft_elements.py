@@ -11,7 +11,7 @@ import socket
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from calico.plan.antispoof import Element
 from calico.plan.ruleset import TABLE, Set
@@ -161,12 +161,14 @@ def _bounds(text: str, type_: str) -> tuple[bytes, bytes]:
 
 
 def _value(element: Element, value: str) -> bytes:
-    """Return an element's verdict or comment."""
+    """Return what an element leads to, or its comment."""
     if not value:
         return b""
-    if not element.to_verdict:
+    if not element.of_map:
         text = value.encode() + b"\0"
         return _attribute(_USERDATA, bytes([0, len(text)]) + text)  # NFTNL_UDATA_*
+    if not element.to_verdict:
+        return _nest(_DATA, _attribute(_VALUE, ip_address(value).packed))
     verb, _, chain = value.partition(" ")
     verdict = _attribute(_CODE, struct.pack(">i", _VERDICTS[verb]))
     if chain:

@@ -14,7 +14,7 @@ from calico.verify.cloud import Host, Site
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
 MANY = 100  # networks of S15: more add time and nothing new
-EXTRA = ("X", "Y", "Z")  # what S21 makes
+EXTRA = ("X", "Y", "Z", "R")  # what S21 makes, and what S10 races for
 # SEMANTICS' own example (S9).
 EXAMPLE = {"A": IPv4Network("10.65.0.0/24"), "P": IPv4Network("172.18.0.0/16")}
 EXAMPLE_HOSTS = {"a1": IPv4Address("10.65.0.2"), "p1": IPv4Address("172.18.3.23")}

@@ -16,6 +16,7 @@ from calico.verify.checks import (
     reachability,
     sameness,
     scale,
+    space,
     spoofing,
     status,
     truth,
@@ -50,7 +51,7 @@ STATEMENTS = (
         "S8", "no isolation by default", sameness.check_without_router, (*"ABC",)
     ),
     Statement("S9", "one flat address space", flat.check, (*"AP",)),
-    Statement("S10", "the address space is guarded"),
+    Statement("S10", "the address space is guarded", space.check, ("A",)),
     Statement("S11", "provider pattern", provider.check, (*"PQ",)),
     Statement("S12", "tenant pattern"),
     Statement("S13", "floating IPs"),

@@ -1,7 +1,7 @@
-"""The journal's table: which objects of Neutron are not yet in etcd as they are now.
+"""The tables that this project adds to Neutron's database.
 
-It holds ids and no payloads, so that the order in which rows are worked off never
-matters.
+The journal says which objects of Neutron are not yet in etcd as they are now. It holds
+ids and no payloads, so that the order in which rows are worked off never matters.
 """
 
 import sqlalchemy as sa
@@ -29,3 +29,12 @@ class JournalRow(model_base.BASEV2):
         sa.Index("ix_calico_journal_kind_id", "kind", "id"),
         model_base.BASEV2.__table_args__,
     )
+
+
+class AddressSpaceRow(model_base.BASEV2):
+    """The one row that whoever takes address space changes first."""
+
+    __tablename__ = "calico_address_space"
+
+    id = sa.Column(sa.Integer(), primary_key=True, autoincrement=False)
+    changes = sa.Column(sa.BigInteger(), nullable=False)

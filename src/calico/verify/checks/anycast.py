@@ -97,13 +97,14 @@ def check(stage: Stage, tally: Tally) -> None:
 
 
 def _one_host(service: Service) -> None:
-    """Two on one host: one of them may get all, and the other takes over."""
+    """Two on one host: both are used, and each takes over from the other."""
     g = service.stage.sites
     pair = (g["g1"], g["g2"])
     service = _with_clients(service, "g3", "g4")
     for site in pair:
         service.join(site)
     service.expect("two on one host", pair)
+    _check_spread(service, pair)
     for gone, left in (pair, pair[::-1]):
         with _down(service.stage, gone):
             service.expect(f"{gone.short} is down", [left])
@@ -152,7 +153,10 @@ def _check_spread(service: Service, members: Sequence[Site]) -> None:
             return set().union(*found.values()) >= {s.short for s in members}
 
         wrong = None if eventually(used, _MOVES) else f"served by {found}"
-        service.tally.case(f"IPv{address.version}: every instance is used", wrong)
+        hosts = len({site.host.name for site in members})
+        service.tally.case(
+            f"IPv{address.version}: every instance on {hosts} hosts is used", wrong
+        )
 
 
 def _with_clients(service: Service, *keys: str) -> Service:
