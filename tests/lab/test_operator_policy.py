@@ -156,7 +156,7 @@ def test_p07_what_an_operator_denies_is_cut_and_explained(bed: Bed) -> None:
     gone, kept = (bed.flows.begin(bed.course(port)) for port in (8080, 9090))
     with ExitStack() as written:
         apply(bed.lab, written, NO_WEB)
-        assert cut([gone], time.monotonic(), 1.0) == {gone: None}
+        assert cut([gone], time.monotonic(), 5.0) == {gone: None}
         assert bed.begins(bed.course(9091))
         since = time.monotonic()
         assert eventually(lambda: kept.first > since, 5.0), "others go on"
@@ -167,6 +167,8 @@ def test_p07_what_an_operator_denies_is_cut_and_explained(bed: Bed) -> None:
             found["hops"][-1]["detail"]
             == f"denied by policy {NAME}-no-web, ingress rule 2"
         )
+        written_lines = bed.lab.paths.policy_log(FAR).read_text
+        assert eventually(lambda: f'"{NAME}-no-web"' in written_lines(), 5.0)
         hits = calico("policy", "hits", "--json", "--lab", bed.lab.name).stdout
         denied = [
             hit["packets"]

@@ -4,14 +4,13 @@ A section is what one thing comes to: a port, one direction of a group, a remote
 what every host has. Sections have no part and no element in common.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
-from calico.model.ids import Address, GroupId, InterfaceName, Prefix, is_single
+from calico.model.ids import Address, GroupId, InterfaceName, Prefix
 from calico.model.logs import Event, Log
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import Endpoint, Subnet
@@ -45,6 +44,7 @@ from calico.plan.policy import (
     slot_elements,
     stateless_groups,
 )
+from calico.plan.portions import Portions
 from calico.plan.ruleset import passage
 from calico.policy.evaluate import Direction
 from calico.policy.logged import logged_events
@@ -53,7 +53,6 @@ Sections = Mapping[str, Section]
 """Sections by what they are of."""
 
 P = ParamSpec("P")
-_FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else portions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class FilterPlanner:
         self._sequences: dict[str, Sequence] = {}
         self._of_ports = _Kept()
         self._of_policy = _Kept()
-        self._portions = _Portions()
+        self._portions = Portions()
 
     def plan(
         self,
@@ -250,56 +249,6 @@ class _Keep(Protocol):
     def __call__(
         self, name: str, make: Callable[P, Section], *args: P.args, **_: P.kwargs
     ) -> Section: ...
-
-
-class _Portions:
-    """The addresses of remotes in portions, so that one that comes concerns few.
-
-    Networks are a portion of their own: they are merged with each other.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[Named, _Divided] = {}
-
-    def divide(
-        self, remote: Named, prefixes: frozenset[Prefix]
-    ) -> Mapping[int, frozenset[Prefix]]:
-        """Return a remote's addresses by the number of their portion; none is empty."""
-        count = _MANY if len(prefixes) > _FEW else 1
-        known = self._known.get(remote)
-        if known is None or known.count != count:
-            known = _Divided(count=count)
-        if known.prefixes is not prefixes:
-            moved: dict[int, set[Prefix]] = defaultdict(set)
-            for prefix in known.prefixes ^ prefixes:
-                moved[_portion(prefix, count)].add(prefix)
-            changed = {
-                number: known.portions.get(number, frozenset()) ^ some
-                for number, some in moved.items()
-            }
-            portions = {**known.portions, **changed}
-            known = _Divided(
-                count=count,
-                prefixes=prefixes,
-                portions={n: some for n, some in portions.items() if some},
-            )
-        self._known[remote] = known
-        return known.portions
-
-    def keep_only(self, remotes: set[Named]) -> None:
-        """Forget all other remotes."""
-        self._known = {r: known for r, known in self._known.items() if r in remotes}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Divided:
-    count: int
-    prefixes: frozenset[Prefix] = frozenset()
-    portions: Mapping[int, frozenset[Prefix]] = field(default_factory=dict)
-
-
-def _portion(prefix: Prefix, count: int) -> int:
-    return int(prefix.network_address) % count if is_single(prefix) else -1
 
 
 def plan_filter(
