@@ -39,7 +39,7 @@ from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import Endpoint
 from calico.plan.policy import stateless_groups
 from calico.policy.evaluate import Direction, Packet
-from calico.policy.operator import judge_host, judge_port
+from calico.policy.operator import guarding, judge_host, judge_port
 
 POLICY_SETS = int(os.environ.get("CALICO_FUZZ_POLICY_SETS", "100"))
 HOST_SETS = POLICY_SETS // 2
@@ -197,10 +197,12 @@ def own_wires(wires: Wires) -> Iterator[OwnWires]:
 
 
 def try_own_packets(
-    own: OwnWires, corners: OperatorCorners, subject: HostEndpoint, direction: Direction
+    own: OwnWires, corners: OperatorCorners, direction: Direction
 ) -> int:
     """Send the host's own packets; return how many were not let through."""
     bed = own.wires.bed
+    subject = guarding(bed.operator.host_endpoints, "up0")
+    assert subject is not None
     bed.host.run(["conntrack", "-F"])
     packets: dict[bytes, Packet] = {}
     verdicts: dict[bytes, bool] = {}
@@ -248,7 +250,7 @@ def test_the_kernel_agrees_with_the_judge_of_host_endpoints(
         )
         assert bed.serve(NEAR, PEER).problems == (), seed
         for direction in Direction:
-            denied += try_own_packets(own_wires, corners, subject, direction)
+            denied += try_own_packets(own_wires, corners, direction)
     assert bed.changes(NEAR, PEER) == []
     assert denied > HOST_SETS, "too few packets at the edges of anything"
     bed.operator = NO_OPERATOR
