@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.endpoints import endpoint
+from tests.kernel.agent_host import agent_host
 from tests.kernel.metadata_host import (
     BACKEND,
     JSON,
@@ -23,7 +25,7 @@ from tests.kernel.metadata_host import (
 from tests.kernel.netns import eventually, in_netns
 
 from calico.config import MetadataSettings
-from calico.lab.metadata import SECRET
+from calico.lab.metadata import SECRET, command
 from calico.metadata.headers import signature
 from calico.metadata.listeners import MOST
 from calico.model.ids import DeviceId
@@ -78,8 +80,8 @@ def test_p42_without_anti_spoofing_the_interface_tells(host: MetadataHost) -> No
     assert host.serve(open_port, B) == []
     guest.ip("addr", "add", f"{stolen}/128", "dev", "eth0", "nodad")
     try:
-        # The answer to a stolen IPv4 address goes to its owner; by IPv6 both ends are
-        # on the link, and the claim is in what is sent.
+        # From a stolen global address there is no way back by this tap; on the link
+        # both ends have others, and the claim is in what is sent.
         told = host.identity(guest, 6, "-H", f"X-Forwarded-For: {stolen}")
         assert told["x-instance-id"] == A.device
         assert told["x-forwarded-for"] == str(A.addresses[1])
@@ -279,8 +281,46 @@ def test_without_backends_there_is_no_service(host: MetadataHost) -> None:
     guest = host.bed.guests[A.port]
     for version in (4, 6):
         assert host.ask(guest, version, "/", "--max-time", "0.5")[0] == 0
+    addresses = host.bed.host.ip("addr")
+    assert "169.254.169.254" not in addresses
+    assert "a9fe" not in addresses
     listed = host.bed.host.run(["nft", "list", "set", "inet", "calico", "metadata"])
     assert "tap" not in listed.stdout
+
+
+def test_p40_metadata_goes_on_without_agent_and_etcd(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    with agent_host() as host:
+        guest = host.bed.plug(A)
+        host.bed.host.popen(command(BACKEND, FIRST, secret))
+        host.settings.write_text(
+            host.settings.read_text()
+            + f'[metadata]\nbackends = ["http://{BACKEND}:{FIRST}"]\n'
+            + f'shared_secret_file = "{secret}"\n'
+        )
+        host.publish(A)
+        host.start()
+        host.await_statuses({A.port: "up"})
+
+        def told() -> str:
+            url = "http://169.254.169.254/latest/meta-data/instance-id"
+            asked = ["curl", "-s", "--max-time", "2", url]
+            return guest.run(asked, check=False).stdout
+
+        eventually(lambda: told() == A.device, 20, lambda: host.log[-2000:])
+        record = host.folder / "run" / "metadata.pid"
+        before = record.read_text()
+        host.end(signal.SIGKILL)
+        host.etcd.kill()
+        assert told() == A.device
+        with in_netns(host.bed.host):
+            host.etcd.start()
+        host.start()
+        host.withdraw(A)
+        host.await_statuses({})
+        eventually(lambda: told() == "")
+        assert record.read_text() == before, "the proxy was taken over"
 
 
 def _certificate(stem: Path) -> tuple[Path, Path]:
