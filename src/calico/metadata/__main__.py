@@ -5,6 +5,7 @@ What is private is read first, as root; what instances send is read by nobody's 
 
 import asyncio
 import encodings.idna  # noqa: F401 - read before the privileges go, not at a first use
+import logging
 import resource
 import signal
 import sys
@@ -24,6 +25,7 @@ _RETRY = 2.0  # seconds until what could not be listened on is tried again
 
 def main(run_dir: Path) -> None:
     """Serve until SIGTERM; SIGHUP means that the ports are others now."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     settings = read_metadata((run_dir / SETTINGS).read_bytes())
     backends = Backends(settings.backends, tls_context(settings))
     exchange = Exchange(backends, (settings.shared_secret or "").encode())

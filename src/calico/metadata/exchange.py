@@ -47,6 +47,9 @@ class Exchange:
     ) -> None:
         """Answer what comes on a port's connection over this version of IP."""
         guest = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        # What is sent is the kernel's before the connection counts as done: one that
+        # does not read would otherwise have more of them than it may.
+        writer.transport.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(_ASK):
                 asked, body = await _read(guest, reader, writer)
