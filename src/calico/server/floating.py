@@ -96,7 +96,10 @@ def _wrong(ports: Collection[str] | None) -> Any:
     """Return a query for the floating IPs with a wrong status, and the right one."""
     port, router = models_v2.Port, l3_models.Router
     works = sa.and_(
-        port.status == constants.PORT_STATUS_ACTIVE, router.admin_state_up, _is_bound()
+        port.status == constants.PORT_STATUS_ACTIVE,
+        port.admin_state_up,
+        router.admin_state_up,
+        _is_bound(),
     )
     wanted = sa.case((works, _ACTIVE), else_=_DOWN)
     pending = sa.exists().where(

@@ -22,13 +22,7 @@ from neutron_lib.plugins import constants as plugin_types
 from neutron_lib.services import base
 from oslo_config import cfg
 
-from calico.model.ids import Invalid
-
-PROVIDER = "calico-router"  # the name of its entry point
-# Those that are routers themselves, and those that load Neutron's router by themselves.
-_OTHERS = frozenset(
-    {"router", "ovn-router", "port_forwarding", "conntrack_helper", "ndp_proxy"}
-)
+from calico.server.rivals import refuse_rivals
 
 
 class AddressInUse(exceptions.BadRequest):
@@ -59,7 +53,7 @@ class CalicoRouterPlugin(
         router=l3_models.Router, floatingip=l3_models.FloatingIP
     )
     def __init__(self) -> None:
-        refuse_others(cfg.CONF.service_plugins)
+        refuse_rivals(cfg.CONF.service_plugins)
         super().__init__()
 
     @classmethod
@@ -108,17 +102,6 @@ class CalicoRouterPlugin(
         if _association(floatingip_obj) != before:
             floatingip_obj.status = constants.FLOATINGIP_STATUS_DOWN
         return event
-
-
-def refuse_others(service_plugins: Collection[str]) -> None:
-    """Raise Invalid where Neutron would load another plugin for routers too.
-
-    The two would hear of each other's routers, and calls would never end.
-    """
-    if others := sorted(_OTHERS.intersection(service_plugins)):
-        raise Invalid(
-            f"service_plugins: {', '.join(others)} cannot be had beside {PROVIDER}"
-        )
 
 
 def _association(floating: Any) -> tuple[str | None, str | None]:

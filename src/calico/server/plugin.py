@@ -12,7 +12,7 @@ from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.plugins.ml2.plugin import Ml2Plugin
 from oslo_config import cfg
 
-from calico.server import l3
+from calico.server.rivals import ROUTER_PROVIDER
 
 ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
@@ -39,4 +39,4 @@ def set_defaults(conf: Any) -> None:
     conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
     # Each host's agent serves DHCP from the datastore; nobody schedules it.
     conf.set_default("enable_traditional_dhcp", False)
-    conf.set_default("service_plugins", [l3.PROVIDER])
+    conf.set_default("service_plugins", [ROUTER_PROVIDER])
