@@ -11,10 +11,9 @@ from typing import Any
 
 from calico.verify import tenancy
 from calico.verify.checks.groups import WITHIN
-from calico.verify.checks.provider import check_outside
 from calico.verify.cloud import CloudError, Place, Site
 from calico.verify.parallel import eventually, parallel
-from calico.verify.probes.echo import PORT
+from calico.verify.probes.echo import PORT, ask_stream
 from calico.verify.probes.flows import Course, Flow, Flows, cut, goes_on
 from calico.verify.probes.spread import spread
 from calico.verify.reach import PROTOCOLS
@@ -91,15 +90,14 @@ class Trial:
                 Course(
                     name=f"{name} by {kind}, served by {site.short}",
                     kind=kind,
-                    source=place,
+                    source=self.clients[name],
                     target=site.place,
                     address=self.address,
                     bound=site.address(4),
-                    port=_FLOW,
+                    port=_FLOW + number,
                 )
             )
-            for name, place in self.clients.items()
-            if name in {"outside", self.sites[1].short}
+            for number, name in enumerate(("outside", self.sites[1].short))
             for kind in ("TCP", "UDP")
         ]
 
@@ -158,17 +156,30 @@ def check(stage: Stage, tally: Tally) -> None:
     trial.expect_none("not associated")
     trial.give(here)
     trial.expect("associated", here)
-    # What it begins itself it begins as itself.
-    check_outside(stage, tally, [here])
+    _own_connections(trial, here)
     _closed(trial, here)
     _moved(trial)
     trial.give(here)
-    trial.expect("associated again", here)
+    trial.reached("associated again: outside", trial.clients["outside"], "TCP")
     with Flows() as flows:
         running = trial.begin(flows, here)
         api.delete_ip(trial.id)
         trial.ended("deletion", running, time.monotonic())
     trial.expect_none("deleted", exists=False)
+
+
+def _own_connections(trial: Trial, site: Site) -> None:
+    """What it begins itself it begins as itself (S9)."""
+    others = {f"to {other.short}": other.address(4) for other in trial.sites[1:]}
+    others["to the outside"] = trial.stage.cloud.topology.outside_addresses[0]
+    for name, address in others.items():
+        seen = ask_stream(site.place, (address, PORT))
+        if isinstance(seen, str):
+            wrong: str | None = seen
+        else:
+            right = seen.address == str(site.address(4))
+            wrong = None if right else f"it arrives as {seen.address}"
+        trial.tally.case(f"{site.short} {name} as itself", wrong)
 
 
 def _closed(trial: Trial, site: Site) -> None:
@@ -196,7 +207,7 @@ def _moved(trial: Trial) -> None:
                 source=trial.clients["outside"],
                 target=here.place,
                 address=here.address(4),
-                port=_FLOW + 1,
+                port=_FLOW + 9,
             )
         )
         trial.ended("moving", running, trial.give(far))
