@@ -11,6 +11,7 @@ from selectors import EVENT_READ, DefaultSelector
 
 import pytest
 from tests.endpoints import endpoint
+from tests.kernel.agent_host import agent_host
 from tests.kernel.bgp_hosts import (
     Speaker,
     host_facts,
@@ -370,3 +371,16 @@ def test_s13_a_floating_ip_is_announced_by_the_host_that_serves_it(
             peer.await_route(E)
             bed.host.ip("link", "del", A.interface)
             peer.await_no_route(E)
+
+
+def test_p41_a_floating_ip_that_is_refused_is_told_and_the_others_are_served() -> None:
+    with agent_host() as host:
+        host.bed.plug(A)
+        host.start()
+        host.publish(floating(A, E, "198.51.100.9"))
+        host.await_statuses({A.port: "up"})
+        assert host.bed.host.pings(E)
+        told = f"port {A.port}: translate 198.51.100.9: it is in no subnet"
+        eventually(lambda: told in host.log)
+        host.publish(A)
+        eventually(lambda: not host.bed.host.pings(E))
