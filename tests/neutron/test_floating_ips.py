@@ -194,9 +194,9 @@ def test_p09_what_is_not_in_etcd_yet_is_not_active(site: Site) -> None:
     site.wait_nats(port, floating)
     eventually(lambda: not site.cloud.journal(), "all is published")
     # A row that nobody works off, since it is of tomorrow.
+    row = f"('port', '{port['id']}', 0, UTC_TIMESTAMP() + INTERVAL 1 DAY)"
     site.cloud.database.sql(
-        "INSERT INTO neutron.calico_journal (kind, id, attempts, created) VALUES"
-        f" ('port', '{port['id']}', 0, UTC_TIMESTAMP() + INTERVAL 1 DAY)"  # noqa: S608 - an id of Neutron's
+        f"INSERT INTO neutron.calico_journal (kind, id, attempts, created) VALUES {row}"  # noqa: S608 - an id of Neutron's
     )
     site.cloud.report(port)
     eventually(lambda: site.cloud.status(port) == "ACTIVE", "the port is ACTIVE")
