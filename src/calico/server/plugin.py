@@ -20,6 +20,8 @@ ML2_DEFAULTS = {
     "mechanism_drivers": ["calico"],
     "extension_drivers": ["port_security"],
 }
+# Routers and floating IPs, and the logs of security groups.
+SERVICE_PLUGINS = (ROUTER_PROVIDER, "log")
 
 
 class CalicoPlugin(Ml2Plugin):
@@ -39,4 +41,4 @@ def set_defaults(conf: Any) -> None:
     conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
     # Each host's agent serves DHCP from the datastore; nobody schedules it.
     conf.set_default("enable_traditional_dhcp", False)
-    conf.set_default("service_plugins", [ROUTER_PROVIDER])
+    conf.set_default("service_plugins", [*SERVICE_PLUGINS])
