@@ -27,6 +27,7 @@ from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.network_log import LogDriver
 from calico.server.publisher import Publisher
+from calico.server.router_events import RouterEvents
 from calico.server.translate import NETWORK_TYPES
 from calico.server.worker import CalicoWorker
 
@@ -52,6 +53,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._settings = options.read(cfg.CONF)
         self._publisher = Publisher(self._settings)
+        self._routers = RouterEvents(self._publisher)
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)

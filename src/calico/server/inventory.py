@@ -25,7 +25,7 @@ from calico.model.ids import Invalid
 from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
-from calico.server import grounds, options, translate
+from calico.server import floating, grounds, options, translate
 from calico.server.journal import Kind, Subject
 from calico.server.translate import Omitted, Surroundings
 
@@ -67,6 +67,7 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
         networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
         group_names=group_names,
         grounds=_grounds(context, ports),
+        floating=floating.of_ports(context, {port["id"] for port in ports}),
     )
 
 
@@ -92,12 +93,13 @@ def subnet(subnet_id: str) -> Subnet | None:
         return None
     network_id = found[0]["network_id"]
     networks = plugin.get_networks(context, filters={"id": [network_id]})
-    if not networks or not _is_ours(context, network_id):
+    if not networks or not is_ours(context, network_id):
         return None
     return translate.subnet(found[0], networks[0])
 
 
-def _is_ours(context: Any, network_id: str) -> bool:
+def is_ours(context: Any, network_id: str) -> bool:
+    """Tell whether a network is of a type that is served."""
     model = segment_models.NetworkSegment
     query = sa.select(model.network_type).where(model.network_id == network_id)
     with db_api.CONTEXT_READER.using(context):

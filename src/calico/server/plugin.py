@@ -12,12 +12,16 @@ from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.plugins.ml2.plugin import Ml2Plugin
 from oslo_config import cfg
 
+from calico.server.rivals import ROUTER_PROVIDER
+
 ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
     "project_network_types": ["local"],
     "mechanism_drivers": ["calico"],
     "extension_drivers": ["port_security"],
 }
+# Routers and floating IPs, and the logs of security groups.
+SERVICE_PLUGINS = (ROUTER_PROVIDER, "log")
 
 
 class CalicoPlugin(Ml2Plugin):
@@ -37,3 +41,4 @@ def set_defaults(conf: Any) -> None:
     conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
     # Each host's agent serves DHCP from the datastore; nobody schedules it.
     conf.set_default("enable_traditional_dhcp", False)
+    conf.set_default("service_plugins", [*SERVICE_PLUGINS])

@@ -4,7 +4,7 @@ Pure. What cannot be expressed is left out and reported, never widened: a rule t
 not understood allows nothing (P1).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -35,6 +35,7 @@ from calico.model.records import (
     Endpoint,
     HostRoute,
     Member,
+    Nat,
     Policy,
     PortRange,
     RemoteAddressGroup,
@@ -92,6 +93,7 @@ class Surroundings:
     networks: Mapping[str, Neutron]
     group_names: Mapping[str, str]
     grounds: Grounds = field(default_factory=Grounds)
+    floating: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         project=ProjectId(port["project_id"] or ""),
         addresses=tuple(sorted(_fixed(port), key=lambda a: (a.version, a))),
         pairs=_parts(port.get("allowed_address_pairs"), pair, omitted),
+        nats=_nats(port, around, omitted),
         groups=groups,
         gateway4=next((g for g in gateways if isinstance(g, IPv4Address)), None),
         gateway6=next((g for g in gateways if isinstance(g, IPv6Address)), None),
@@ -298,6 +301,23 @@ def pair(pair: Neutron) -> AddressPair:
     return AddressPair(
         prefix=_prefix(pair["ip_address"]), mac=parse_mac(pair["mac_address"])
     )
+
+
+def _nats(
+    port: Neutron, around: Surroundings, omitted: list[Omitted]
+) -> tuple[Nat, ...]:
+    own = set(_fixed(port))
+
+    def nat(floating: Neutron) -> Nat:
+        internal = ip_address(floating["fixed_ip_address"])
+        if internal not in own:
+            raise Invalid(f"{internal} is no address of the port")
+        return Nat(
+            internal=internal, external=ip_address(floating["floating_ip_address"])
+        )
+
+    found = _parts(around.floating.get(port["id"]), nat, omitted)
+    return tuple(sorted(found, key=lambda one: (one.external.version, one.external)))
 
 
 def dhcp_option(option: Neutron) -> DhcpOption:
