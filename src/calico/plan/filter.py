@@ -14,8 +14,10 @@ from calico.model.groups import Groups
 from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
+from calico.plan.limits import PARTS as LIMITS
+from calico.plan.limits import limit_chains, limit_elements, mark_chain
 from calico.plan.nat import PARTS, floating_elements
-from calico.plan.nft import fixed_parts
+from calico.plan.nft import fixed_parts, part_of
 from calico.plan.policy import (
     SLOTS,
     Section,
@@ -102,6 +104,8 @@ class FilterPlanner:
             stateful = stateless.isdisjoint(one.groups)
             is_open = one.interface in served.facts.taps
             keep(f"port {one.interface}", _port, one, stateful, is_open)
+            if one.qos.dscp is not None:
+                keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
 
     def _plan_groups(self, served: "_Served", groups: Groups) -> Sections:
         keep = self._of_groups.renew()
@@ -248,7 +252,7 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *PARTS):
+    for part in (*passage(uplinks), *PARTS, *LIMITS):
         section.add(part)
     return section
 
@@ -258,13 +262,21 @@ def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
 
 
+def _mark(dscp: int) -> Section:
+    section = Section()
+    section.add(mark_chain(dscp))
+    return section
+
+
 def _port(endpoint: Endpoint, stateful: bool, is_open: bool) -> Section:  # noqa: FBT001 - values
     elements = port_elements(endpoint, stateful=stateful)
     return Section(
+        parts={part_of("inet", chain): chain for chain in limit_chains(endpoint)},
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
+            **dict(limit_elements(endpoint)),
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
-        }
+        },
     )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from calico.plan.antispoof import Element
+from calico.plan.antispoof import FROM_RATE, TO_RATE, Element
 from calico.plan.filter import Sections, merged
 from calico.plan.nft import (
     Part,
@@ -261,6 +261,8 @@ def _subject_of(name: str, interface: str | None) -> _Subject:
     if not dot:
         return _Subject(0, "")
     owner = rest.partition(".")[0]
+    if kind in {FROM_RATE, TO_RATE}:
+        return _Subject(3, owner)
     return _Subject(2 if kind in {"in", "out"} else 1, f"group {owner}")
 
 
