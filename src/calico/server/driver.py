@@ -26,6 +26,7 @@ from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
+from calico.server.qos import QosDriver
 from calico.server.translate import NETWORK_TYPES
 from calico.server.worker import CalicoWorker
 
@@ -39,7 +40,7 @@ _ROUTER_OWNERS = frozenset(
     {constants.DEVICE_OWNER_ROUTER_INTF, constants.DEVICE_OWNER_ROUTER_GW}
 )
 _TAP_MAC = "mac_address"  # Nova's VIF_DETAILS_TAP_MAC_ADDRESS
-_NETWORK_NEWS = ("name", "mtu", "dns_domain")
+_NETWORK_NEWS = ("name", "mtu", "dns_domain", "qos_policy_id")
 
 
 @registry.has_registry_receivers
@@ -51,6 +52,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._settings = options.read(cfg.CONF)
         self._publisher = Publisher(self._settings)
+        self._qos = QosDriver(self._publisher)
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
