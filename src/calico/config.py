@@ -13,6 +13,7 @@ import msgspec
 
 from calico.model.ids import HostName
 
+_MOST_LOGGED = 1_000_000
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
 
 
@@ -42,6 +43,8 @@ class AgentSettings:
 
     `uplinks` are the interfaces to the fabric. `address4` and `address6` are what BGP
     sessions use and announce as next hop; found from the uplinks where not given.
+    `policy_log` is the file of packets that logs of security groups name, the agent's
+    own log if None; `log_rate` (a second) and `log_burst` limit each kind of event.
     """
 
     host: HostName
@@ -57,12 +60,18 @@ class AgentSettings:
     metrics: str | None = "127.0.0.1:9091"
     log_level: str = "info"
     log_json: bool = False
+    policy_log: Path | None = None
+    log_rate: int = 100
+    log_burst: int = 25
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
 
     def __post_init__(self) -> None:
         for name in self.uplinks:
             if not _INTERFACE.fullmatch(name):
                 raise ValueError(f"uplinks: {name!r} is no name of an interface")
+        for setting, number in (("rate", self.log_rate), ("burst", self.log_burst)):
+            if not 1 <= number <= _MOST_LOGGED:
+                raise ValueError(f"log_{setting}: {number} is not 1 to {_MOST_LOGGED}")
 
 
 def load_agent_settings(path: Path) -> AgentSettings:

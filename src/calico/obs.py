@@ -41,6 +41,16 @@ class Metrics:
         self.rejected = Gauge(
             "calico_agent_rejected_objects", "Stored objects set aside.", registry=mine
         )
+        self.policy_log_events = Counter(
+            "calico_agent_policy_log_events",
+            "Packets that the kernel told the policy log of.",
+            registry=mine,
+        )
+        self.policy_log_lost = Counter(
+            "calico_agent_policy_log_lost",
+            "Packets that the policy log could not read or write.",
+            registry=mine,
+        )
         self.in_sync = Gauge(
             "calico_agent_in_sync",
             "1 once the datastore was seen whole.",

@@ -1,7 +1,7 @@
 """A host and guests behind taps, in namespaces, served by passes made in the test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -19,6 +19,7 @@ from calico.model.ids import (
     PortId,
     SubnetId,
 )
+from calico.model.logs import Log
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
@@ -60,6 +61,8 @@ class HostBed:
     keeper: Keeper | None = None
     cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
+    logs: tuple[Log, ...] = ()
+    inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
     def plug(self, one: Endpoint, *, up: bool = False) -> Netns:
@@ -86,6 +89,7 @@ class HostBed:
     def serve(self, *endpoints: Endpoint, resync: bool = False) -> Outcome:
         """Make one pass for these endpoints and no others."""
         world = self.world(endpoints)
+        self.inform(world)
         with in_netns(self.host):
             if self.keeper is None:
                 self.keeper = Keeper(Kernel(), self.settings)
@@ -107,7 +111,11 @@ class HostBed:
     def world(self, endpoints: tuple[Endpoint, ...]) -> World:
         """Return a world with these endpoints."""
         return World(
-            host=HOST, endpoints=endpoints, subnets=SUBNETS, groups=self.groups
+            host=HOST,
+            endpoints=endpoints,
+            subnets=SUBNETS,
+            groups=self.groups,
+            logs=self.logs,
         )
 
     def restart(self) -> None:

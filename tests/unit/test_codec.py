@@ -1,20 +1,16 @@
 """Every record survives the way into etcd's JSON and back, whatever it holds."""
 
 import json
-from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import fields, is_dataclass, replace
-from functools import reduce
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import product
-from operator import getitem
-from types import UnionType
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.hostile import CORNERS, places, substituted, values, well_typed
 
 from calico.model.bgp_codec import (
     encode_bgp_configuration,
@@ -41,6 +37,7 @@ from calico.model.ids import (
     HostName,
     InterfaceName,
     Invalid,
+    LogId,
     Mac,
     NetworkId,
     PortId,
@@ -49,6 +46,7 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.keys import Keys
+from calico.model.logs import Event, Log, encode_log, parse_log
 from calico.model.policy_codec import (
     encode_address_group,
     encode_policy,
@@ -189,6 +187,15 @@ policies = st.builds(
     egress=st.lists(rules(), max_size=4).map(tuple),
     stateful=st.booleans(),
 )
+logs = st.builds(
+    Log,
+    id=uuids.map(LogId),
+    project=uuids.map(ProjectId),
+    group=st.none() | uuids.map(GroupId),
+    port=st.none() | uuids.map(PortId),
+    events=st.sets(st.sampled_from(Event), min_size=1).map(frozenset),
+    name=st.text(max_size=10),
+)
 address_groups = st.builds(
     AddressGroup,
     id=uuids.map(AddressGroupId),
@@ -233,6 +240,11 @@ def test_a_policy_survives_the_round_trip(policy: Policy) -> None:
 @given(address_groups)
 def test_an_address_group_survives_the_round_trip(group: AddressGroup) -> None:
     assert parse_address_group(encode_address_group(group)) == group
+
+
+@given(logs)
+def test_a_log_survives_the_round_trip(log: Log) -> None:
+    assert parse_log(log.id, encode_log(log)) == log
 
 
 @given(nodes)
@@ -362,6 +374,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
     ),
     "policy": (parse_policy, policies.map(encode_policy)),
     "address group": (parse_address_group, address_groups.map(encode_address_group)),
+    "log": (lambda value: parse_log(LogId("log"), value), logs.map(encode_log)),
     "node": (parse_node, nodes.map(encode_node)),
     "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
     "BGP settings": (
@@ -369,55 +382,6 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
         st.builds(BgpConfiguration).map(encode_bgp_configuration),
     ),
 }
-Path = tuple[str | int, ...]
-CORNERS: list[Any] = [
-    *(None, True, False, 0, -1, 4, 4.0, 4.5, 10**18, 2**63),
-    *("", "x", "80", "1:2", "10.0.0.1", "10.0.0.1/33", "slaac", "a\nb"),
-    *("fe80::1%a\nport=0", [], {}, [[]], [{}], {"a": []}, ["x"], {"annotations": []}),
-]
-values = st.recursive(
-    st.sampled_from(CORNERS),
-    lambda v: st.lists(v, max_size=2) | st.dictionaries(names, v, max_size=2),
-)
-
-
-def places(body: object, path: Path = ()) -> Iterator[Path]:
-    """Every place in a JSON value, the whole of it too."""
-    yield path
-    inner = body.items() if isinstance(body, dict) else ()
-    for step, part in enumerate(body) if isinstance(body, list) else inner:
-        yield from places(part, (*path, step))
-
-
-def substituted(body: Any, path: Path, value: object) -> Any:
-    if not path:
-        return value
-    changed = deepcopy(body)
-    holder = reduce(getitem, path[:-1], changed)
-    # An annotation of ours is JSON in a text: a bad one is bad inside.
-    inside = path[:2] == ("metadata", "annotations") and len(path) == 3
-    is_text = inside and not isinstance(value, str | None)
-    holder[path[-1]] = json.dumps(value) if is_text else value
-    return changed
-
-
-def well_typed(value: object, hint: Any) -> bool:
-    """Tell whether a value is of the type that a record declares."""
-    if isinstance(hint, NewType):
-        return well_typed(value, hint.__supertype__)
-    if get_origin(hint) in {Union, UnionType}:
-        return any(well_typed(value, one) for one in get_args(hint))
-    if get_origin(hint) in {tuple, frozenset}:
-        return isinstance(value, get_origin(hint)) and all(
-            any(well_typed(one, arg) for arg in get_args(hint) if arg is not ...)
-            for one in value
-        )
-    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
-        hints = get_type_hints(hint)
-        return all(
-            well_typed(getattr(value, f.name), hints[f.name]) for f in fields(hint)
-        )
-    return type(value) is hint
 
 
 @pytest.mark.parametrize("kind", PARSERS)

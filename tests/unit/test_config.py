@@ -37,6 +37,8 @@ def test_settings_are_read_with_defaults_for_the_rest(tmp_path: Path) -> None:
         ('host = "h"\n[etcd]\nendpoint = "x"\n', "unknown setting etcd.endpoint"),
         ('host = "h"\nresync_interval = "soon"\n', "resync_interval"),
         ("host = \n", "agent.toml"),
+        ('host = "h"\nlog_rate = 0\n', "log_rate"),
+        ('host = "h"\nlog_burst = 1000001\n', "log_burst"),
         ('host = "h"\nuplinks = ["eth0", "a\\" b"]\n', "uplinks"),
     ],
 )

@@ -14,8 +14,8 @@ from calico.reconcile.filter import (
     FilterChange,
     FilterState,
     compare_sections,
-    transactions,
 )
+from calico.reconcile.transactions import transactions
 
 A = endpoint(2)
 

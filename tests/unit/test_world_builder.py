@@ -4,12 +4,13 @@ from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.endpoints import HOST, endpoint
+from tests.endpoints import HOST, PROJECT, endpoint
 
 from calico.model.bgp_codec import encode_bgp_peer
 from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, NetworkId, PortId, SubnetId
+from calico.model.ids import AddressGroupId, GroupId, LogId, NetworkId, PortId, SubnetId
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, Keys
+from calico.model.logs import Log, encode_log
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, BgpPeer, Policy, Rule, Subnet
 from calico.model.world import WorldBuilder, build
@@ -61,6 +62,10 @@ STORED: dict[str, tuple[bytes, ...]] = {
     },
     KEYS.address_group(AddressGroupId("x")): (
         encode_address_group(AddressGroup(id=AddressGroupId("x"), name="")),
+        *BAD,
+    ),
+    KEYS.log(LogId("log")): (
+        *(encode_log(Log(id=LogId("log"), project=PROJECT, name=n)) for n in "ab"),
         *BAD,
     ),
     BGP_CONFIGURATION: BAD,

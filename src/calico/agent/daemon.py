@@ -14,6 +14,7 @@ from calico.agent.heartbeat import Heartbeat
 from calico.agent.keeper import Keeper
 from calico.agent.loop import Event, Loop, Parts
 from calico.agent.node import Introduction
+from calico.agent.policy_log import PolicyLog
 from calico.agent.statuses import StatusWriter
 from calico.config import AgentSettings, BadSettings, load_agent_settings
 from calico.datastore.client import Client
@@ -39,7 +40,8 @@ from calico.system.service_manager import notify_ready
 log = structlog.get_logger()
 
 _PATIENCE = 5.0  # seconds for the last statuses to be written at the end
-_IN_PLACE = ("log_level", "log_json", "resync_interval")  # need no restart
+# What needs no restart.
+_IN_PLACE = ("log_level", "log_json", "policy_log", "resync_interval")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Agent:
     writer: StatusWriter
     heartbeat: Heartbeat
     monitor: Monitor
+    policy_log: PolicyLog
     metrics: Metrics
     client: Client
 
@@ -59,7 +62,13 @@ class Agent:
         """Run until told to stop; what is in the kernel then stays."""
         self._serve_metrics()
         log.info("agent starts", host=self.settings.host)
-        for part in (self.watch, self.writer, self.heartbeat, self.monitor):
+        for part in (
+            self.watch,
+            self.writer,
+            self.heartbeat,
+            self.monitor,
+            self.policy_log,
+        ):
             part.start()
         try:
             self.loop.run()
@@ -67,6 +76,7 @@ class Agent:
             self.heartbeat.stop()
             self.writer.stop(_PATIENCE)
             self.monitor.stop()
+            self.policy_log.stop()
             self.watch.stop()
             self.client.close()
             log.info("agent ends, the data path stays")
@@ -114,6 +124,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     writer = StatusWriter(client, keys, settings.host)
     pacer = Pacer(Intervals(resync=settings.resync_interval))
     introduction = Introduction(client, settings)
+    policy_log = PolicyLog(metrics, settings.policy_log)
     # The watch and the loop know each other; the loop is told of changes only.
     hints: list[Loop] = []
     watch = Watch(
@@ -131,8 +142,9 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         services=(*_services(settings), introduction.apply),
         writer=writer,
         metrics=metrics,
-        reload=lambda: _reload(path, settings, pacer),
+        reload=lambda: _reload(path, settings, pacer, policy_log),
         ready=notify_ready,
+        inform=policy_log.follow,
     )
     hints.append(loop := Loop(parts, pacer))
     return Agent(
@@ -147,6 +159,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
             ttl=settings.heartbeat_ttl,
         ),
         monitor=Monitor(lambda: loop.tell(Event.TOUCHED)),
+        policy_log=policy_log,
         metrics=metrics,
         client=client,
     )
@@ -192,7 +205,9 @@ def _services(
     return (lambda world, _: dhcp.apply(world), announcement.apply)
 
 
-def _reload(path: Path, settings: AgentSettings, pacer: Pacer) -> None:
+def _reload(
+    path: Path, settings: AgentSettings, pacer: Pacer, policy_log: PolicyLog
+) -> None:
     """Take over what can change in place; say what needs a restart (P40)."""
     try:
         new = load_agent_settings(path)
@@ -204,4 +219,5 @@ def _reload(path: Path, settings: AgentSettings, pacer: Pacer) -> None:
         log.warning("some changed settings need a restart, which disturbs no packet")
     obs.configure_logging(new.log_level, as_json=new.log_json)
     pacer.intervals = replace(pacer.intervals, resync=new.resync_interval)
+    policy_log.reopen(new.policy_log)
     log.info("settings reloaded", **{name: getattr(new, name) for name in _IN_PLACE})

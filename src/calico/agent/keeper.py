@@ -30,6 +30,7 @@ from calico.plan.host import (
     plan_host,
     without,
 )
+from calico.plan.logged import LogLimit
 from calico.reconcile.diff import Diff, diff
 from calico.reconcile.filter import (
     FilterChange,
@@ -37,9 +38,9 @@ from calico.reconcile.filter import (
     compare,
     compare_sections,
     steps,
-    transactions,
 )
 from calico.reconcile.problem import Problem
+from calico.reconcile.transactions import transactions
 from calico.system.kernel import Failure, Have, Host
 from calico.system.nft import NftError
 
@@ -87,7 +88,12 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
         address6=address6 if isinstance(address6, IPv6Address) else None,
         taps=have.taps,
         uplinks=settings.uplinks,
+        log_limit=_log_limit(settings),
     )
+
+
+def _log_limit(settings: AgentSettings) -> LogLimit:
+    return LogLimit(settings.log_rate, settings.log_burst)
 
 
 def own_address(settings: AgentSettings, have: Have, version: int) -> Address | None:
@@ -128,7 +134,8 @@ class Keeper:
         NftError or OSError if it cannot be done.
         """
         absent = self._host.read(resync=True).absent
-        facts = FilterFacts(uplinks=self._settings.uplinks)
+        limit = _log_limit(self._settings)
+        facts = FilterFacts(uplinks=self._settings.uplinks, log_limit=limit)
         parts = plan_filter((), (), Groups(), facts).parts
         empty = {name: part for name, part in parts.items() if name.family in absent}
         if empty:

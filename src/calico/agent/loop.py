@@ -49,6 +49,7 @@ class Parts:
 
     `services` are the daemons: each makes one what the world and the host say, and
     returns what it could not. `ready` is called once nothing is open that is unknown.
+    `inform` is shown each world before the kernel follows it.
     """
 
     host: HostName
@@ -61,6 +62,7 @@ class Parts:
     metrics: Metrics
     reload: Callable[[], None]
     ready: Callable[[], None] = lambda: None
+    inform: Callable[[World], None] = lambda _: None
 
 
 class Loop:
@@ -170,6 +172,7 @@ class Loop:
     def _whole_pass(self, world: World, *, resync: bool) -> list[Problem]:
         parts = self._parts
         self._touched = False
+        parts.inform(world)
         gateways = plan_dnsmasq(world).gateways
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)

@@ -12,7 +12,7 @@ import click
 _COMMANDS = {
     "agent": ("calico.cli.agent:agent", "Serve this host: the agent process."),
     "explain": ("calico.cli.explain:explain", "Why a packet gets through, or not."),
-    "policy": ("calico.cli.policy:policy", "What security groups do on hosts."),
+    "policy": ("calico.cli.policy:policy", "Operators' policies, and what groups do."),
     "lab": ("calico.cli.lab:lab", "A multi-rack cloud network on this machine."),
     "verify": ("calico.cli.verify:verify", "Prove the connectivity contract."),
 }

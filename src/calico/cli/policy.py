@@ -1,4 +1,4 @@
-"""`calico policy`: what security groups do on hosts."""
+"""`calico policy`: operators' policies, and what security groups do on hosts."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import click
 import msgspec
 
 from calico.cli.output import one_sentence, print_json, print_table
+from calico.cli.policy_change import apply, delete, validate
+from calico.cli.policy_show import list_, show
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
 from calico.system.counters import Hits, read_hits
@@ -17,7 +19,7 @@ _COLUMNS = ("host", "direction", "group", "rule", "packets", "bytes")
 
 @click.group()
 def policy() -> None:
-    """What security groups do on hosts."""
+    """Operators' policies, and what security groups do on hosts."""
 
 
 @policy.command()
@@ -69,3 +71,7 @@ def _of_lab(name: str, hosts: Sequence[str]) -> list[tuple[str, list[Hits]]]:
     if unknown:
         raise LabFailed(f"lab {name} has no host {', '.join(unknown)}")
     return [(host, inside(lab.netns_of(host), _here)) for host in hosts or lab.hosts()]
+
+
+for _command in (apply, delete, list_, show, validate):
+    policy.add_command(_command)

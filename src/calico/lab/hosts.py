@@ -40,6 +40,7 @@ uplinks = [{uplink}]
 address4 = {address4}
 address6 = {address6}
 log_level = "debug"
+policy_log = {policy_log}
 
 [etcd]
 endpoints = {endpoints}
@@ -138,6 +139,7 @@ def configure_host(
             uplink=json.dumps(UPLINK),
             address4=json.dumps(str(own.address4.ip)),
             address6=json.dumps(str(own.address6.ip)),
+            policy_log=json.dumps(str(paths.policy_log(host.name))),
             endpoints=json.dumps(list(endpoints)),
         )
     )

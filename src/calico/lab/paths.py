@@ -45,6 +45,10 @@ class LabPaths:
         """Return the directory of all log files."""
         return self.state / "logs"
 
+    def policy_log(self, host: str) -> Path:
+        """Return the file of packets that rules of a host log."""
+        return self.logs / f"policy-{host}.log"
+
     @property
     def instances(self) -> Path:
         """Return the directory with a record for every instance."""

@@ -25,6 +25,7 @@ SubnetId = NewType("SubnetId", str)
 GroupId = NewType("GroupId", str)
 AddressGroupId = NewType("AddressGroupId", str)
 ProjectId = NewType("ProjectId", str)
+LogId = NewType("LogId", str)
 Mac = NewType("Mac", str)
 InterfaceName = NewType("InterfaceName", str)
 

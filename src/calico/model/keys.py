@@ -14,6 +14,7 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     PortId,
     Prefix,
     SubnetId,
@@ -25,11 +26,35 @@ AGENT_DEFAULTS = RESOURCES + "felixconfigurations/default"
 BGP_CONFIGURATION = RESOURCES + "bgpconfigurations/default"
 BGP_PEERS = RESOURCES + "bgppeers/"
 NODES = RESOURCES + "nodes/"
+GLOBAL_POLICIES = RESOURCES + "globalnetworkpolicies/"
+GLOBAL_NETWORK_SETS = RESOURCES + "globalnetworksets/"
+HOST_ENDPOINTS = RESOURCES + "hostendpoints/"
+
+# What the model's storage puts before the names of policies: their tier's name, but for
+# those that come from Kubernetes and from OpenStack.
+_TIER = "default."
+_WITHOUT_TIER = ("knp.", "ossg.")
+ADDRESS_GROUP_NAME = "osag."
 
 
 def namespace(region: str | None) -> str:
     """Return the Calico namespace of a region's resources."""
     return f"openstack-region-{region}" if region else "openstack"
+
+
+def stored_policy_name(name: str) -> str:
+    """Return the name under which a policy is stored."""
+    return name if name.startswith(_WITHOUT_TIER) else _TIER + name
+
+
+def shown_policy_name(stored: str) -> str:
+    """Return a policy's name, whether it is stored with its tier or without."""
+    return stored.removeprefix(_TIER)
+
+
+def global_policy(name: str) -> str:
+    """Return the key of an operator's policy."""
+    return GLOBAL_POLICIES + stored_policy_name(name)
 
 
 def _region_part(region: str | None) -> str:
@@ -91,17 +116,22 @@ class Keys:
         return self.policies + self.policy_name(group)
 
     @property
-    def address_groups(self) -> str:
-        """Return the prefix of all network sets (address groups)."""
+    def network_sets(self) -> str:
+        """Return the prefix of all network sets: address groups and operators'."""
         return f"{RESOURCES}networksets/{namespace(self.region)}/"
+
+    @property
+    def address_groups(self) -> str:
+        """Return the prefix of all address groups."""
+        return self.network_sets + ADDRESS_GROUP_NAME
 
     def address_group_name(self, address_group: AddressGroupId) -> str:
         """Return the resource name of an address group's network set."""
-        return f"osag.{address_group}"
+        return f"{ADDRESS_GROUP_NAME}{address_group}"
 
     def address_group(self, address_group: AddressGroupId) -> str:
         """Return the key of an address group's network set."""
-        return self.address_groups + self.address_group_name(address_group)
+        return self.network_sets + self.address_group_name(address_group)
 
     @property
     def subnets(self) -> str:
@@ -164,6 +194,15 @@ class Keys:
                 return GroupId(group), prefix, PortId(port)
             case _:
                 raise Invalid(f"{key} is not the key of a member")
+
+    @property
+    def logs(self) -> str:
+        """Return the prefix of all logs of security groups."""
+        return f"{self._own}log/"
+
+    def log(self, log: LogId) -> str:
+        """Return a log's key."""
+        return self.logs + log
 
     @property
     def published_ports(self) -> str:

@@ -5,6 +5,7 @@ itself, like all records (`model.records`). None means any, everywhere.
 """
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -12,6 +13,19 @@ from math import isfinite
 from calico.model.ids import Address, HostName, Invalid, Prefix
 from calico.model.records import ICMP, PORT_PROTOCOLS, PortRange
 from calico.model.selectors import EVERYTHING, Selector
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_NAME_LENGTH = 253
+
+
+def _check_name(name: str) -> None:
+    """Refuse what the model's other writers would, and hosts' rules could not hold."""
+    if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH:
+        raise Invalid(
+            f"name {name!r} is not made of lower case letters, digits, '-' and '.'"
+            f" (at most {_NAME_LENGTH}, first and last a letter or digit)"
+        )
 
 
 class Action(enum.Enum):
@@ -55,6 +69,11 @@ class End:
     not_selector: Selector | None = None
     ports: tuple[PortRange, ...] | None = None
     not_ports: tuple[PortRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        # The stored form cannot say "none of them": it would be read as any.
+        if self.nets == () or self.ports == ():
+            raise Invalid("an empty list of nets or ports; None is any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +136,7 @@ class GlobalPolicy:
     egress: tuple[OperatorRule, ...] | None = None
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         if self.order is not None and not isfinite(self.order):
             raise Invalid(f"order {self.order}")
 
@@ -129,6 +149,9 @@ class NetworkSet:
     namespace: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     nets: tuple[Prefix, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,3 +170,41 @@ class HostEndpoint:
     addresses: tuple[Address, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     default_allow: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.interface is not None and not _INTERFACE.fullmatch(self.interface):
+            raise Invalid(f"{self.interface!r} is no name of an interface")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailsafePort:
+    """A port of hosts that no policy closes, to all addresses or those in `net`."""
+
+    protocol: int
+    port: int
+    net: Prefix | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PORT_PROTOCOLS:
+            raise Invalid(f"protocol {self.protocol} has no ports")
+        if not 0 <= self.port <= 65535:
+            raise Invalid(f"port {self.port}")
+
+
+def _failsafe(tcp: tuple[int, ...], udp: tuple[int, ...]) -> tuple[FailsafePort, ...]:
+    ports = [FailsafePort(protocol=17, port=port) for port in udp]
+    return (*ports, *(FailsafePort(protocol=6, port=port) for port in tcp))
+
+
+# BGP, etcd (old and new ports), Typha, the API of Kubernetes: what a host of the model
+# must not lose. In comes SSH besides, out go DNS and DHCP.
+_CLUSTER = (179, 2379, 2380, 5473, 6443, 6666, 6667)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failsafe:
+    """What a host's own traffic may do whatever policies say, lest it be cut off."""
+
+    inbound: tuple[FailsafePort, ...] = _failsafe(tcp=(22, *_CLUSTER), udp=(68,))
+    outbound: tuple[FailsafePort, ...] = _failsafe(tcp=_CLUSTER, udp=(53, 67))

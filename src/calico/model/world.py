@@ -19,11 +19,13 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     PortId,
     Prefix,
     SubnetId,
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.logs import Log, parse_log
 from calico.model.policy_codec import parse_address_group, parse_policy
 from calico.model.records import (
     BgpConfiguration,
@@ -71,6 +73,7 @@ class World:
     peers: tuple[BgpPeer, ...] = ()
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
+    logs: tuple[Log, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -97,7 +100,9 @@ def differs_in_groups(world: World, other: World) -> bool:
 
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    return frozenset({keys.host_endpoints(host), keys.subnets, BGP_PEERS, NODES})
+    return frozenset(
+        {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
+    )
 
 
 def watched_keys() -> frozenset[str]:
@@ -184,6 +189,7 @@ class WorldBuilder:
             lambda _, value: parse_bgp_peer(value),
             lambda found: tuple(p for p in found if p.node in {None, host}),
         )
+        self._logs = _Shelf(keys.logs, _log, tuple)
         self._nodes = _Shelf(NODES, lambda _, value: parse_node(value), tuple)
         self._policies = _Shelf(
             keys.policies,
@@ -202,6 +208,7 @@ class WorldBuilder:
             self._bgp,
             self._peers,
             self._nodes,
+            self._logs,
             self._policies,
             self._address_groups,
             self._members,
@@ -228,6 +235,7 @@ class WorldBuilder:
             peers=self._peers.value,
             nodes=self._nodes.value,
             groups=self._groups(before.groups),
+            logs=self._logs.value,
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),
                 before.rejected,
@@ -345,6 +353,10 @@ def _same(now: _T, before: _T) -> _T:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, Invalid) else repr(error)
+
+
+def _log(name: str, value: bytes) -> Log:
+    return parse_log(LogId(name), value)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

@@ -5,17 +5,19 @@ what every host has. Sections have no part and no element in common.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
 from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
+from calico.model.logs import Event, Log
 from calico.model.records import Endpoint, Remote, Subnet
 from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
 from calico.plan.limits import PARTS as LIMITS
-from calico.plan.limits import limit_chains, limit_elements, mark_chain
+from calico.plan.limits import mark_chain, rate_chains, rate_elements
+from calico.plan.logged import LogLimit, limit_chains, logged_elements
 from calico.plan.nat import PARTS, floating_elements
 from calico.plan.nft import fixed_parts, part_of
 from calico.plan.policy import (
@@ -30,6 +32,7 @@ from calico.plan.policy import (
 )
 from calico.plan.ruleset import passage
 from calico.policy.evaluate import Direction
+from calico.policy.logged import logged_events
 
 Sections = Mapping[str, Section]
 """Sections by what they are of."""
@@ -40,13 +43,14 @@ _FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else port
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterFacts:
-    """What a filter depends on of the host: its `tap` links, and its uplinks.
+    """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
     Gates are open for ports whose tap is there.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
+    log_limit: LogLimit = field(default_factory=LogLimit)
 
 
 class FilterPlanner:
@@ -69,15 +73,14 @@ class FilterPlanner:
         subnets: Iterable[Subnet],
         groups: Groups,
         facts: FilterFacts,
+        logs: Collection[Log] = (),
     ) -> Sections:
-        """Return the filter of a host that serves `endpoints`.
-
-        `subnets` are the cloud's.
-        """
+        """Return a host's filter; `subnets` and `logs` are the cloud's."""
         self._served = _Served(
             endpoints=tuple(endpoints),
             prefixes=frozenset(subnet.prefix for subnet in subnets),
             facts=facts,
+            logs=logs,
         )
         self._plan_ports(self._served, stateless_groups(groups))
         return self._plan_groups(self._served, groups)
@@ -97,13 +100,15 @@ class FilterPlanner:
     def _plan_ports(self, served: "_Served", stateless: frozenset[GroupId]) -> None:
         keep, self._stateless = self._of_ports.renew(), stateless
         slots = max([SLOTS, *(len(e.groups) for e in served.guarded)])
-        keep("all ports", _common, slots, tuple(served.facts.uplinks))
+        facts = served.facts
+        keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
         keep("broadcasts", _broadcasts, served.prefixes)
         for one in served.endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
             is_open = one.interface in served.facts.taps
-            keep(f"port {one.interface}", _port, one, stateful, is_open)
+            events = logged_events(one, served.logs)
+            keep(f"port {one.interface}", _port, one, stateful, is_open, events)
             if one.qos.dscp is not None:
                 keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
 
@@ -136,10 +141,12 @@ class _Served:
         endpoints: tuple[Endpoint, ...],
         prefixes: frozenset[Prefix],
         facts: FilterFacts,
+        logs: Collection[Log],
     ) -> None:
         self.endpoints = endpoints
         self.prefixes = prefixes
         self.facts = facts
+        self.logs = logs
         self.guarded = tuple(e for e in endpoints if e.port_security)
         self.groups = frozenset(group for e in self.guarded for group in e.groups)
 
@@ -233,9 +240,10 @@ def plan_filter(
     subnets: Iterable[Subnet],
     groups: Groups,
     facts: FilterFacts,
+    logs: Collection[Log] = (),
 ) -> Section:
     """Return a filter whole: for what has no memory, and to judge what has."""
-    sections = FilterPlanner().plan(endpoints, subnets, groups, facts)
+    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, logs)
     return merged(sections.values())
 
 
@@ -249,10 +257,10 @@ def merged(sections: Iterable[Section]) -> Section:
     return whole
 
 
-def _common(slots: int, uplinks: tuple[str, ...]) -> Section:
+def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *PARTS, *LIMITS):
+    for part in (*passage(uplinks), *limit_chains(limit), *PARTS, *LIMITS):
         section.add(part)
     return section
 
@@ -268,15 +276,21 @@ def _mark(dscp: int) -> Section:
     return section
 
 
-def _port(endpoint: Endpoint, stateful: bool, is_open: bool) -> Section:  # noqa: FBT001 - values
+def _port(
+    endpoint: Endpoint,
+    stateful: bool,  # noqa: FBT001 - a value
+    is_open: bool,  # noqa: FBT001 - a value
+    events: frozenset[Event],
+) -> Section:
     elements = port_elements(endpoint, stateful=stateful)
     return Section(
-        parts={part_of("inet", chain): chain for chain in limit_chains(endpoint)},
+        parts={part_of("inet", chain): chain for chain in rate_chains(endpoint)},
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
-            **dict(limit_elements(endpoint)),
+            **dict(rate_elements(endpoint)),
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
+            **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
         },
     )

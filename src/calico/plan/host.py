@@ -37,6 +37,7 @@ from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
+from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
 from calico.plan.shaping import Shaper, shapers
 from calico.policy.floating import RefusedNat, Translations, settle
@@ -162,12 +163,16 @@ State = Mapping[Key, Item]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a plan has to know of the host: its addresses, `tap` links and uplinks."""
+    """What a plan has to know of the host: its addresses, `tap` links and uplinks.
+
+    `log_limit` is the operator's, for packets that are logged.
+    """
 
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
+    log_limit: LogLimit = field(default_factory=LogLimit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +282,10 @@ def plan_host(
             accepted,
             world.subnets.values(),
             world.groups,
-            FilterFacts(taps=facts.taps, uplinks=facts.uplinks),
+            FilterFacts(
+                taps=facts.taps, uplinks=facts.uplinks, log_limit=facts.log_limit
+            ),
+            world.logs,
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),

@@ -41,7 +41,7 @@ PARTS: tuple[Set | Chain, ...] = (
 )
 
 
-def limit_chains(endpoint: Endpoint) -> Iterator[Chain]:
+def rate_chains(endpoint: Endpoint) -> Iterator[Chain]:
     """Yield the chains with a port's packet rates."""
     for name, limit in _rates(endpoint):
         text = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
@@ -51,7 +51,7 @@ def limit_chains(endpoint: Endpoint) -> Iterator[Chain]:
         )
 
 
-def limit_elements(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
+def rate_elements(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
     """Yield what leads a port's packets to its limits and to its mark."""
     key = f'"{endpoint.interface}"'
     for name, limit in _rates(endpoint):

@@ -75,7 +75,7 @@ def dispatch_section(slots: int) -> Section:
             section.add(Set(each, ("ifname",), verdicts=True))
         near = _NEAR_NAME[direction]
         lines = [FilterRule(f"{near} vmap @{m}", "what one group allows") for m in maps]
-        lines.append(FilterRule("counter drop", "no group allows it"))
+        lines.append(FilterRule(f"counter goto {name}_dropped", "no group allows it"))
         section.add(Chain(f"{name}_groups", tuple(lines)))
     return section
 

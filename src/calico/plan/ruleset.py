@@ -10,7 +10,8 @@ A `tap` interface that is in no map is cut off, both ways.
 
 What a packet between instances passes, in order: `prerouting` (is the source its own?),
 `forward_from` (may the sender send it?), `forward` (may the receiver have it?). The two
-are chains of their own, so that to accept in one is not to accept in the other.
+are chains of their own, so that to accept in one is not to accept in the other. What
+has passed one of them is looked at by `sent` or `received`, which only log.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,8 +21,17 @@ from zlib import crc32
 TABLE = "calico"
 _ANY_TAP = '"tap*"'
 _RAW = -300  # before connection tracking
+_SENDER = -10  # before the filter of the receiver
+_SENT = -5
 _FILTER = 0
-_SENDER = -1  # just before the filter of the receiver
+_RECEIVED = 5
+LOG_GROUP = 5
+"""The netfilter log group that all rules which log tell of their packets.
+
+The kernel's own log is silent about packets in network namespaces.
+"""
+_NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
+LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
 
@@ -168,24 +178,48 @@ _TO_HOST = Chain(
 )
 
 
-def _stateful(name: str, groups: str) -> Chain:
+def _stateful(way: str) -> Chain:
+    dropped = f"{way}_dropped"
     return Chain(
-        name,
+        f"{way}_stateful",
         (
             Rule(
-                f"ct mark & {CUT:#x} == {CUT:#x} counter drop",
+                f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
                 "a connection that is no longer allowed (P7)",
             ),
             Rule("ct state established,related accept", "allowed when it began"),
             # The tracker checks UDP-Lite against UDP's pseudo header and takes what is
             # right for damaged: it has to pass the groups in either direction.
             Rule(
-                "meta l4proto != udplite ct state invalid counter drop",
+                f"meta l4proto != udplite ct state invalid counter goto {dropped}",
                 "of no connection",
             ),
-            Rule(f"goto {groups}", "to the port's groups"),
+            Rule(f"goto {way}_groups", "to the port's groups"),
         ),
     )
+
+
+def _dropped(name: str, *ways: str) -> Chain:
+    """Return a chain that drops, and tells the log of the ports at these ends."""
+    tells = (f"{_NEAR[way]} @{LOGGED_DROPS} jump log_{way}_drop" for way in ways)
+    return Chain(
+        name,
+        (
+            *(Rule(tell, "the port is logged") for tell in tells),
+            Rule("drop", "not allowed"),
+        ),
+    )
+
+
+def _accepted(name: str, way: str, priority: int) -> Chain:
+    """Return the chain behind one that decides: who comes here was let through.
+
+    The first packet of a connection is one that is not in the tracker's table yet; a
+    connection that nobody answers stays `new` for ever.
+    """
+    selector = f"ct status ! confirmed {_NEAR[way]} @{LOGGED_ACCEPTS}"
+    rule = Rule(f"{selector} jump log_{way}_accept", "begins a connection")
+    return Chain(name, (rule,), "forward", priority)
 
 
 _INET = Table(
@@ -201,6 +235,8 @@ _INET = Table(
         Set("networks4", ("ifname", "ether_addr", "ipv4_addr"), interval=True),
         Set("networks6", ("ifname", "ether_addr", "ipv6_addr"), interval=True),
         Set("broadcasts", ("ipv4_addr",)),
+        Set(LOGGED_ACCEPTS, ("ifname",)),
+        Set(LOGGED_DROPS, ("ifname",)),
     ),
     (
         _DESTINATION,
@@ -222,8 +258,14 @@ _INET = Table(
                 Rule("drop", "a port that is not served"),
             ),
         ),
-        _stateful("out_stateful", "out_groups"),
-        _stateful("in_stateful", "in_groups"),
+        _stateful("out"),
+        _stateful("in"),
+        _dropped("out_dropped", "out"),
+        _dropped("in_dropped", "in"),
+        # Whose groups no longer allow a connection, its mark does not say.
+        _dropped("cut", "out", "in"),
+        _accepted("sent", "out", _SENT),
+        _accepted("received", "in", _RECEIVED),
         Chain(
             "forward_from_instance",
             (

@@ -1,7 +1,7 @@
 """How the filter of a host differs from what it should be, as one transaction."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -134,86 +134,6 @@ def compare_sections(want: Sections, left: Sections) -> FilterChange:
         elements=old.elements,
     )
     return compare(new.parts, new.elements, have)
-
-
-def transactions(change: FilterChange) -> tuple[FilterChange, ...]:
-    """Return a change as transactions, between which nothing is lost or let in.
-
-    The kernel shows what a transaction did to sets of concatenated ranges after its
-    rules, and to one set after the other (nft_set_commit_update comes last in
-    nf_tables_commit); only one such set by itself changes at once. So what allows comes
-    first: new parts, that nothing refers to yet, and elements. Then sets whose elements
-    make room for others, then what refers to sets, and at last what goes. In between,
-    what was allowed before or will be is allowed, and nothing else.
-    """
-    if change.renewed:
-        return (change,)
-    put, drop, replaced = (
-        change.elements.put,
-        change.elements.drop,
-        change.elements.replaced,
-    )
-    lagging = {s for e in (*put, *drop) if _lags(s := _set_of(e))}
-    crowded = (
-        lagging & {_set_of(e) for e in put} & {_set_of(e) for e in (*drop, *replaced)}
-    )
-    fresh = {n: part for n, part in change.put.items() if n not in change.present}
-    first = {
-        e: v
-        for e, v in put.items()
-        if _set_of(e) in fresh or _set_of(e) in lagging - crowded
-    }
-    return tuple(
-        each
-        for each in (
-            FilterChange(put=fresh, elements=Diff(put=first, drop={}, replaced={})),
-            FilterChange(elements=_within(change.elements, crowded)),
-            FilterChange(
-                put={n: part for n, part in change.put.items() if n not in fresh},
-                present=change.present,
-                elements=Diff(
-                    put={
-                        e: v
-                        for e, v in put.items()
-                        if e not in first and _set_of(e) not in crowded
-                    },
-                    drop={e: v for e, v in drop.items() if _set_of(e) not in lagging},
-                    replaced={
-                        e: v for e, v in replaced.items() if _set_of(e) not in crowded
-                    },
-                ),
-            ),
-            FilterChange(
-                drop=change.drop,
-                elements=Diff(
-                    put={},
-                    drop={
-                        e: v for e, v in drop.items() if _set_of(e) in lagging - crowded
-                    },
-                    replaced={},
-                ),
-            ),
-        )
-        if each
-    )
-
-
-def _set_of(element: Element) -> Part:
-    return Part(element.family, "set", element.set)
-
-
-def _lags(part: Part) -> bool:
-    """Tell whether a set may be one of concatenated ranges: a group's, by its name."""
-    return "." in part.name
-
-
-def _within(elements: Diff[Element, str], sets: Collection[Part]) -> Diff[Element, str]:
-    """Return what of a difference is in some sets."""
-    put, drop, replaced = (
-        {e: v for e, v in some.items() if _set_of(e) in sets}
-        for some in (elements.put, elements.drop, elements.replaced)
-    )
-    return Diff(put=put, drop=drop, replaced=replaced)
 
 
 def steps(change: FilterChange) -> Iterator[tuple[str, FilterChange]]:

@@ -25,6 +25,7 @@ from calico.server.address_space import AddressSpace
 from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
+from calico.server.network_log import LogDriver
 from calico.server.publisher import Publisher
 from calico.server.qos import QosDriver
 from calico.server.translate import NETWORK_TYPES
@@ -56,6 +57,8 @@ class CalicoMechanismDriver(api.MechanismDriver):
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
+        journal.watch_logs(sa.event.listen)
+        self._logging = LogDriver(self._publisher.wake)
         self._guard = guard.Guard(self._settings.allowed_pairs, sa.event.listen)
         self._space = AddressSpace(
             audit=self._settings.audit_overlaps,

@@ -14,14 +14,17 @@ from neutron.db.models import segment as segment_models
 from neutron.db.qos import models as qos_models
 from neutron.objects import address_group as address_group_objects
 from neutron.objects import securitygroup as group_objects
+from neutron.objects.logapi import logging_resource as log_objects
 from neutron.objects.qos import policy as qos_objects
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
+from neutron_lib.services.logapi import constants as log_const
 from oslo_config import cfg
 from oslo_log import log
 
 from calico.model.ids import Invalid
+from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
 from calico.server import grounds, options, translate
@@ -171,6 +174,25 @@ def address_group(group_id: str) -> AddressGroup | None:
             "name": group.name,
             "addresses": [entry.address for entry in group.addresses],
             "created_at": group.created_at,
+        }
+    )
+
+
+def network_log(log_id: str) -> Log | None:
+    """Return an enabled log of security groups; None if there is none of that id."""
+    found = log_objects.Log.get_object(admin(), id=log_id)
+    if found is None or not found.enabled:
+        return None
+    if found.resource_type != log_const.SECURITY_GROUP:  # another driver's
+        return None
+    return translate.log(
+        {
+            "id": found.id,
+            "project_id": found.project_id,
+            "resource_id": found.resource_id,
+            "target_id": found.target_id,
+            "event": found.event,
+            "name": found.name,
         }
     )
 

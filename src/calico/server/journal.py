@@ -14,10 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 from neutron.db.models.address_group import AddressAssociation
 from neutron.db.models.address_group import AddressGroup as AddressGroupRow
+from neutron.db.models.loggingapi import Log as LogRow
 from neutron_lib.db import api as db_api
 from oslo_utils import timeutils
 
 from calico.server.db.models import JournalRow
+
+_MOMENTS = ("after_insert", "after_update", "after_delete")
 
 
 class Kind(StrEnum):
@@ -32,6 +35,7 @@ class Kind(StrEnum):
     SUBNET = "subnet"
     GROUP = "group"
     ADDRESS_GROUP = "address-group"
+    LOG = "log"
     NETWORK = "network"
     GROUP_PORTS = "group-ports"
     QOS_POLICY = "qos-policy"
@@ -137,11 +141,26 @@ def watch_address_groups(listen: Callable[..., Any]) -> None:
     Neutron announces these changes only after their commit, when a journal row would
     already be too late to be safe. `listen` is `sqlalchemy.event.listen`.
     """
+    kind = Kind.ADDRESS_GROUP
+    for moment in _MOMENTS:
+        listen(AddressGroupRow, moment, lambda _m, c, row: _note(c, kind, row.id))
+        listen(
+            AddressAssociation,
+            moment,
+            lambda _m, c, row: _note(c, kind, row.address_group_id),
+        )
 
-    def note(group: str, connection: Any) -> None:
-        values = {"kind": Kind.ADDRESS_GROUP.value, "id": group}
-        connection.execute(sa.insert(JournalRow).values(**values))
 
-    for moment in ("after_insert", "after_update", "after_delete"):
-        listen(AddressGroupRow, moment, lambda _m, c, row: note(row.id, c))
-        listen(AddressAssociation, moment, lambda _m, c, a: note(a.address_group_id, c))
+def watch_logs(listen: Callable[..., Any]) -> None:
+    """Journal each change of a log, as the row itself is written.
+
+    Neutron tells a driver of no log that is made disabled, and of no new name. `listen`
+    is `sqlalchemy.event.listen`.
+    """
+    for moment in _MOMENTS:
+        listen(LogRow, moment, lambda _m, c, row: _note(c, Kind.LOG, row.id))
+
+
+def _note(connection: Any, kind: Kind, object_id: str) -> None:
+    values = {"kind": kind.value, "id": object_id}
+    connection.execute(sa.insert(JournalRow).values(**values))

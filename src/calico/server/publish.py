@@ -21,8 +21,9 @@ from calico.datastore.store import (
     Transaction,
 )
 from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, Invalid, PortId, SubnetId
+from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, SubnetId
 from calico.model.keys import Keys
+from calico.model.logs import Log, encode_log
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.model.resource import parse_json
@@ -103,6 +104,10 @@ class Publication:
             lambda: read(group),
             lambda found, old: encode_address_group(found, self._keys, old),
         )
+
+    def log(self, log: str, read: Callable[[str], Log | None]) -> None:
+        """Publish or withdraw a log of security groups."""
+        self._object(self._keys.log(LogId(log)), lambda: read(log), encode_log)
 
     def _object(
         self,

@@ -121,6 +121,8 @@ class Backlog:
                 self._publication.group(subject.id, inventory.policy)
             case Kind.ADDRESS_GROUP:
                 self._publication.address_group(subject.id, inventory.address_group)
+            case Kind.LOG:
+                self._publication.log(subject.id, inventory.network_log)
             case _:
                 raise AssertionError(f"{subject.kind} is not published by itself")
 

@@ -16,6 +16,7 @@ from calico.model.ids import (
     GroupId,
     HostName,
     Invalid,
+    LogId,
     NetworkId,
     PortId,
     Prefix,
@@ -24,6 +25,7 @@ from calico.model.ids import (
     parse_mac,
     tap_name,
 )
+from calico.model.logs import Log, parse_events
 from calico.model.records import (
     ICMP,
     PORT_PROTOCOLS,
@@ -270,6 +272,19 @@ def address_group(group: Neutron) -> AddressGroup:
         name=group["name"] or "",
         prefixes=tuple(sorted(prefixes, key=lambda p: (p.version, p))),
         created=_created(group),
+    )
+
+
+def log(log: Neutron) -> Log:
+    """Return a log of security groups; Invalid for an event that is none."""
+    group, port = log["resource_id"], log["target_id"]
+    return Log(
+        id=LogId(log["id"]),
+        project=ProjectId(log["project_id"]),
+        group=GroupId(group) if group else None,
+        port=PortId(port) if port else None,
+        events=parse_events(log["event"]),
+        name=log["name"] or "",
     )
 
 

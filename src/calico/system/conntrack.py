@@ -2,8 +2,7 @@
 
 A connection that is no longer allowed is marked, not deleted: after a deletion, the
 next packet of its other end would begin it anew, the other way round, and answers would
-pass. Messages are those of ctnetlink (linux/netfilter/nfnetlink_conntrack.h), by plain
-struct: a host has a hundred thousand connections.
+pass. Messages are those of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 """
 
 import errno
@@ -19,22 +18,29 @@ from calico.model.records import ICMP, PORT_PROTOCOLS
 from calico.plan.ruleset import CUT
 from calico.policy.evaluate import Packet
 from calico.reconcile.problem import Problem
+from calico.system.nfnetlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    NESTED,
+    REQUEST,
+    answer_of,
+    attribute,
+    attributes,
+    body_of,
+    message,
+    messages,
+    open_netfilter,
+)
 
-_NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _NEW, _GET, _DELETE = (_SUBSYSTEM | kind for kind in (0, 1, 2))  # IPCTNL_MSG_CT_*
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300  # NLM_F_*
-_ERROR, _DONE = 2, 3  # NLMSG_*
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
 _REPLY, _STATUS, _LED_ELSEWHERE = 2, 3, 1 << 5  # ..., ..., IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _PROTO_NUMBER, _DESTINATION_PORT = 1, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
-_NESTED, _KIND = 0x8000, 0x3FFF
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
-_FAMILY_HEADER = struct.Struct("=BBH")
-_BODY = _HEADER.size + _FAMILY_HEADER.size
 _RECEIVE = 1 << 18
 _BATCH = 64  # messages sent before their answers are read: fits any socket buffer
 
@@ -59,9 +65,8 @@ def read_connections(concern: Callable[[Address], bool]) -> Iterator[Connection]
     One that was led elsewhere than it asked for is of concern in any case.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
-        with _socket() as kernel:
-            message = _message(_GET, _REQUEST | _DUMP, family, b"", 1)
-            kernel.send(message)
+        with open_netfilter() as kernel:
+            kernel.send(message(_GET, REQUEST | DUMP, 1, b"", family=family))
             for body in _bodies(kernel):
                 connection = _connection(body, concern)
                 if connection is not None:
@@ -74,7 +79,7 @@ def mark_connections(connections: Sequence[Connection], *, cut: bool) -> list[Pr
     One that has ended meanwhile is no problem.
     """
     problems: list[Problem] = []
-    with _socket() as kernel:
+    with open_netfilter() as kernel:
         for start in range(0, len(connections), _BATCH):
             batch = connections[start : start + _BATCH]
             kernel.send(
@@ -88,12 +93,12 @@ def mark_connections(connections: Sequence[Connection], *, cut: bool) -> list[Pr
 def delete_connections(connections: Sequence[Connection]) -> list[Problem]:
     """Forget connections: their next packets begin anew. Return what was refused."""
     problems: list[Problem] = []
-    with _socket() as kernel:
+    with open_netfilter() as kernel:
         for start in range(0, len(connections), _BATCH):
             batch = connections[start : start + _BATCH]
             kernel.send(
                 b"".join(
-                    _message(_DELETE, _REQUEST | _ACK, _family(one), one.key, n)
+                    message(_DELETE, REQUEST | ACK, n, one.key, family=_family(one))
                     for n, one in enumerate(batch, 1)
                 )
             )
@@ -115,80 +120,56 @@ def _family(connection: Connection) -> int:
     return socket.AF_INET if connection.packet.version == 4 else socket.AF_INET6
 
 
-def _socket() -> socket.socket:
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
-    kernel.settimeout(10)
-    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    kernel.bind((0, 0))
-    return kernel
-
-
-def _message(kind: int, flags: int, family: int, body: bytes, number: int) -> bytes:
-    length = _BODY + len(body)
-    header = _HEADER.pack(length, kind, flags, number, 0)
-    return header + _FAMILY_HEADER.pack(family, 0, 0) + body
-
-
 def _marking(connection: Connection, cut: bool, number: int) -> bytes:  # noqa: FBT001 - a value
     body = connection.key
-    body += _ATTRIBUTE.pack(8, _MARK) + struct.pack(">I", CUT if cut else 0)
-    body += _ATTRIBUTE.pack(8, _MARK_MASK) + struct.pack(">I", CUT)
-    return _message(_NEW, _REQUEST | _ACK, _family(connection), body, number)
+    body += attribute(_MARK, struct.pack(">I", CUT if cut else 0))
+    body += attribute(_MARK_MASK, struct.pack(">I", CUT))
+    return message(_NEW, REQUEST | ACK, number, body, family=_family(connection))
 
 
 def _answers(kernel: socket.socket, count: int) -> dict[int, int]:
     """Return the errno, or 0, of each message's answer, by its number."""
     answers: dict[int, int] = {}
     while len(answers) < count:
-        for kind, number, body in _each(kernel.recv(_RECEIVE)):
-            if kind == _ERROR:
-                answers[number] = -struct.unpack_from("=i", body)[0]
+        for kind, number, content in messages(kernel.recv(_RECEIVE)):
+            if kind == ERROR:
+                answers[number] = answer_of(content)
     return answers
 
 
 def _bodies(kernel: socket.socket) -> Iterator[bytes]:
     while True:
-        for kind, _, body in _each(kernel.recv(_RECEIVE)):
-            if kind in {_ERROR, _DONE}:
-                code = -struct.unpack_from("=i", body)[0]
-                if code:
+        for kind, _, content in messages(kernel.recv(_RECEIVE)):
+            if kind in {ERROR, DONE}:
+                if code := answer_of(content):
                     raise OSError(code, os.strerror(code))
                 return
-            yield body[_FAMILY_HEADER.size :]
-
-
-def _each(received: bytes) -> Iterator[tuple[int, int, bytes]]:
-    position = 0
-    while position < len(received):
-        length, kind, _, number, _ = _HEADER.unpack_from(received, position)
-        yield kind, number, received[position + _HEADER.size : position + length]
-        position += (length + 3) & ~3
+            yield body_of(content)
 
 
 def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection | None:
-    found = _attributes(body)
+    found = attributes(body)
     key = found[_TUPLE]
-    parts = _attributes(key)
+    parts = attributes(key)
     source, destination = _ends(parts)
     asked = None
     if int.from_bytes(found[_STATUS], "big") & _LED_ELSEWHERE:
-        asked, destination = destination, _ends(_attributes(found[_REPLY]))[0]
+        asked, destination = destination, _ends(attributes(found[_REPLY]))[0]
     elif not concern(source) and not concern(destination):
         return None
     mark = int.from_bytes(found.get(_MARK, b"\0"), "big")
     zone = found.get(_ZONE)
     return Connection(
-        packet=_packet(source, destination, _attributes(parts[_PROTO])),
+        packet=_packet(source, destination, attributes(parts[_PROTO])),
         cut=bool(mark & CUT),
-        key=_attribute(_TUPLE | _NESTED, key)
-        + (_attribute(_ZONE, zone) if zone else b""),
+        key=attribute(_TUPLE | NESTED, key) + (attribute(_ZONE, zone) if zone else b""),
         asked=asked,
     )
 
 
 def _ends(parts: dict[int, bytes]) -> tuple[Address, Address]:
     """Return the source and the destination of one direction of a connection."""
-    octets = sorted(_attributes(parts[_IP]).items())
+    octets = sorted(attributes(parts[_IP]).items())
     source, destination = (_address(value) for _, value in octets[:2])
     return source, destination
 
@@ -212,20 +193,3 @@ def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> P
 
 def _address(octets: bytes) -> Address:
     return IPv4Address(octets) if len(octets) == 4 else IPv6Address(octets)
-
-
-def _attributes(message: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    position = 0
-    while position + 4 <= len(message):
-        length, kind = _ATTRIBUTE.unpack_from(message, position)
-        if length < 4:
-            break
-        found[kind & _KIND] = message[position + 4 : position + length]
-        position += (length + 3) & ~3
-    return found
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = bytes(-len(value) % 4)
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + padding
