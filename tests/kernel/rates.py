@@ -36,7 +36,7 @@ class Stream:
 
 
 @contextmanager
-def stream(source: Netns, target: Netns, address: str) -> Iterator[Stream]:
+def stream(source: Netns | str, target: Netns | str, address: str) -> Iterator[Stream]:
     """Keep a connection filled from one namespace to an address of another."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with in_netns(target):
