@@ -177,3 +177,21 @@ def test_a_tap_that_was_made_anew_has_its_limits_before_its_gate_opens(
     bed.host.ip("link", "del", A.interface)
     bed.serve(B)
     assert queues(bed) == []
+
+
+def test_what_an_operator_has_on_a_tap_is_left_alone(
+    bed: HostBed, guests: tuple[Netns, Netns]
+) -> None:
+    del guests
+    serve(bed, egress=bandwidth(8 * MBIT))
+    tap = A.interface
+    queue = "root handle 7: tbf rate 1gbit burst 1mb limit 1mb"
+    match = "ingress pref 5 protocol ip u32 match u32 0 0 classid 1:1"
+    for kind, words in (("qdisc", queue), ("filter", match)):
+        bed.host.run(["tc", kind, "add", "dev", tap, *words.split()])
+    serve(bed, egress=bandwidth(8 * MBIT))
+    serve(bed)
+    assert queues(bed) == []
+    assert "tbf 7:" in bed.host.run(["tc", "qdisc", "show", "dev", tap]).stdout
+    kept = bed.host.run(["tc", "filter", "show", "dev", tap, "ingress"]).stdout
+    assert "pref 5 " in kept

@@ -24,6 +24,7 @@ def instances(lab: Lab) -> Iterator[tuple[Instance, Instance]]:
         api = lab.connection("demo1").network
         network = api.create_network(name=NAME)
         cleanup.callback(api.delete_network, network)
+        cleanup.callback(forget_policy, lab)
         api.create_subnet(network_id=network.id, ip_version=4, cidr="10.221.0.0/24")
         found = []
         for number, host in enumerate(lab.hosts()[:2]):
@@ -34,7 +35,10 @@ def instances(lab: Lab) -> Iterator[tuple[Instance, Instance]]:
 
 
 def openstack(lab: Lab, *commands: str) -> None:
-    """Give commands to one `openstack`; what they did is to be looked for."""
+    """Give commands to one `openstack`, which costs seconds to start.
+
+    It ends with 1 whatever became of them.
+    """
     result = subprocess.run(
         [f"{sys.prefix}/bin/openstack"],
         input="\n".join(commands),
@@ -43,7 +47,13 @@ def openstack(lab: Lab, *commands: str) -> None:
         check=False,
         env={**os.environ, **lab.environment("admin")},
     )
-    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+
+
+def forget_policy(lab: Lab) -> None:
+    api = lab.connection("admin").network
+    for policy in api.qos_policies(name=NAME):
+        api.delete_qos_policy(policy)
 
 
 def queue(lab: Lab, instance: Instance) -> str:
@@ -64,18 +74,15 @@ def test_p16_a_policy_of_a_port_limits_its_instance_and_changes_live(
         f" --max-kbps 8000 --max-burst-kbits 200 {NAME}",
         f"port set --qos-policy {NAME} {sender.port_id}",
     )
-    policy = api.find_qos_policy(NAME, ignore_missing=False)
+    (policy,) = api.qos_policies(name=NAME)
     (rule,) = api.qos_bandwidth_limit_rules(policy)
-    try:
-        eventually(lambda: "rate 8Mbit burst 25" in queue(lab, sender), timeout=30)
-        with stream(sender.netns, receiver.netns, receiver.addresses[0]) as one:
-            one.bits(0.3)
-            assert 4 * MBIT < one.rate(1) < 8.8 * MBIT
-            api.update_qos_bandwidth_limit_rule(rule, policy, max_kbps=40_000)
-            eventually(lambda: "rate 40Mbit" in queue(lab, sender), timeout=30)
-            one.bits(0.3)
-            assert 12 * MBIT < one.rate(1) < 44 * MBIT
-    finally:
-        api.update_port(sender.port_id, qos_policy_id=None)
-        api.delete_qos_policy(policy)
+    eventually(lambda: "rate 8Mbit burst 25" in queue(lab, sender), timeout=30)
+    with stream(sender.netns, receiver.netns, receiver.addresses[0]) as one:
+        one.bits(0.3)
+        assert 4 * MBIT < one.rate(1) < 8.8 * MBIT
+        api.update_qos_bandwidth_limit_rule(rule, policy, max_kbps=40_000)
+        eventually(lambda: "rate 40Mbit" in queue(lab, sender), timeout=30)
+        one.bits(0.3)
+        assert 12 * MBIT < one.rate(1) < 44 * MBIT
+    api.update_port(sender.port_id, qos_policy_id=None)
     eventually(lambda: queue(lab, sender) == "", timeout=30)

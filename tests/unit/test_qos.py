@@ -127,6 +127,14 @@ def test_p16_a_burst_is_a_buckets_depth_and_no_rate() -> None:
     assert (one.rate, one.burst) == (1_000_000, 100_032)  # octets, in units of 64
 
 
+def test_what_waits_does_not_grow_with_the_burst() -> None:
+    small, large = (
+        shaper(TAP, Direction.EGRESS, bandwidth(8 * MBIT, burst))
+        for burst in (80_000, 800 * MBIT)
+    )
+    assert small.queue == large.queue
+
+
 def test_a_burst_smaller_than_a_frame_is_one_frame() -> None:
     one = shaper(TAP, Direction.EGRESS, bandwidth(8 * MBIT, 1))
     assert one.burst >= 9_018
