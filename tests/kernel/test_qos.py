@@ -163,7 +163,7 @@ def test_a_limit_that_somebody_undid_is_made_good(
     assert guests[0].pings("10.65.0.3")
 
 
-def test_a_tap_that_was_made_anew_has_its_limits_before_its_gate_opens(
+def test_a_tap_that_was_made_anew_has_its_limits_and_one_that_went_none(
     bed: HostBed, guests: tuple[Netns, Netns]
 ) -> None:
     del guests
