@@ -23,7 +23,7 @@ def controls(cloud: Cloud, port: dict[str, Any]) -> dict[str, Any] | None:
 def await_controls(cloud: Cloud, port: dict[str, Any], wanted: dict[str, Any]) -> None:
     eventually(
         lambda: controls(cloud, port) == wanted,
-        f"{wanted} for port {port['id']}, not {controls(cloud, port)}",
+        f"{wanted} for port {port['id']}",
     )
 
 
