@@ -36,7 +36,7 @@ from calico.model.ids import (
 from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
-from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
 from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
 from calico.plan.shaping import Shaper, shapers
@@ -283,9 +283,12 @@ def plan_host(
             world.subnets.values(),
             world.groups,
             FilterFacts(
-                taps=facts.taps, uplinks=facts.uplinks, log_limit=facts.log_limit
+                taps=facts.taps,
+                uplinks=facts.uplinks,
+                log_limit=facts.log_limit,
+                bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
             ),
-            world.logs,
+            Wishes(logs=world.logs, operator=world.operator),
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from zlib import crc32
 
 TABLE = "calico"
-_ANY_TAP = '"tap*"'
+ANY_TAP = '"tap*"'
 _RAW = -300  # before connection tracking
 _SENDER = -10  # before the filter of the receiver
 _SENT = -5
 _FILTER = 0
+HOST = 1  # after the filter of what instances send to the host
 _RECEIVED = 5
 LOG_GROUP = 5
 """The netfilter log group that all rules which log tell of their packets.
@@ -178,23 +179,54 @@ _TO_HOST = Chain(
 )
 
 
-def _stateful(way: str) -> Chain:
-    dropped = f"{way}_dropped"
-    return Chain(
-        f"{way}_stateful",
-        (
-            Rule(
-                f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
-                "a connection that is no longer allowed (P7)",
+_CUT = Rule(
+    f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
+    "a connection that is no longer allowed (P7)",
+)
+_ESTABLISHED = Rule("ct state established,related accept", "allowed when it began")
+
+
+def _policy_chains(way: str) -> tuple[Chain, ...]:
+    """Return how packets of one direction get to what decides, by kind of port.
+
+    What the operator says first comes before the groups, and is about the beginning of
+    connections only.
+    """
+    to_new = Rule(f"goto {way}_new", "a new connection")
+    return (
+        Chain(
+            f"{way}_stateful",
+            (
+                _CUT,
+                _ESTABLISHED,
+                # The tracker checks UDP-Lite against UDP's pseudo header and takes what
+                # is right for damaged: it has to pass policy in either direction.
+                Rule(
+                    "meta l4proto != udplite ct state invalid "
+                    f"counter goto {way}_dropped",
+                    "of no connection",
+                ),
+                to_new,
             ),
-            Rule("ct state established,related accept", "allowed when it began"),
-            # The tracker checks UDP-Lite against UDP's pseudo header and takes what is
-            # right for damaged: it has to pass the groups in either direction.
-            Rule(
-                f"meta l4proto != udplite ct state invalid counter goto {dropped}",
-                "of no connection",
+        ),
+        Chain(
+            f"{way}_stateless",
+            (
+                _CUT,
+                Rule(
+                    f"ct state established,related goto {way}_groups",
+                    "groups without state look at every packet (P6)",
+                ),
+                to_new,
             ),
-            Rule(f"goto {way}_groups", "to the port's groups"),
+        ),
+        Chain(f"{way}_open", (_CUT, _ESTABLISHED, to_new)),
+        Chain(
+            f"{way}_new",
+            (
+                Rule(f"{_NEAR[way]} vmap @{way}_before", "the operator's first word"),
+                Rule(f"goto {way}_groups", "to the port's groups"),
+            ),
         ),
     )
 
@@ -229,6 +261,10 @@ _INET = Table(
         Set("to_port", ("ifname",), verdicts=True),
         Set("out_policy", ("ifname",), verdicts=True),
         Set("in_policy", ("ifname",), verdicts=True),
+        Set("out_before", ("ifname",), verdicts=True),
+        Set("in_before", ("ifname",), verdicts=True),
+        Set("out_after", ("ifname",), verdicts=True),
+        Set("in_after", ("ifname",), verdicts=True),
         Set("macs", ("ifname", "ether_addr")),
         Set("sources4", ("ifname", "ether_addr", "ipv4_addr")),
         Set("sources6", ("ifname", "ether_addr", "ipv6_addr")),
@@ -258,8 +294,8 @@ _INET = Table(
                 Rule("drop", "a port that is not served"),
             ),
         ),
-        _stateful("out"),
-        _stateful("in"),
+        *_policy_chains("out"),
+        *_policy_chains("in"),
         _dropped("out_dropped", "out"),
         _dropped("in_dropped", "in"),
         # Whose groups no longer allow a connection, its mark does not say.
@@ -282,17 +318,17 @@ _INET = Table(
         ),
         Chain(
             "prerouting",
-            (Rule(f"iifname {_ANY_TAP} goto from_instance", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto from_instance", "from an instance"),),
             "prerouting",
             _RAW,
         ),
         Chain(
             "forward_from",
             (
-                Rule(f"iifname {_ANY_TAP} jump leaving", "by which interface"),
-                Rule(f"oifname {_ANY_TAP} jump entering", "by which interface"),
+                Rule(f"iifname {ANY_TAP} jump leaving", "by which interface"),
+                Rule(f"oifname {ANY_TAP} jump entering", "by which interface"),
                 Rule(
-                    f"iifname {_ANY_TAP} goto forward_from_instance",
+                    f"iifname {ANY_TAP} goto forward_from_instance",
                     "from an instance",
                 ),
             ),
@@ -301,7 +337,7 @@ _INET = Table(
         ),
         Chain(
             "input",
-            (Rule(f"iifname {_ANY_TAP} goto to_host", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto to_host", "from an instance"),),
             "input",
         ),
         Chain(
@@ -309,13 +345,13 @@ _INET = Table(
             (
                 Rule("ip daddr { 169.254.0.0/16, 224.0.0.0/24 } drop", "link-local"),
                 Rule("ip6 daddr { fe80::/10, ff02::/16 } drop", "link-local"),
-                Rule(f"oifname {_ANY_TAP} goto forward_to_instance", "to an instance"),
+                Rule(f"oifname {ANY_TAP} goto forward_to_instance", "to an instance"),
             ),
             "forward",
         ),
         Chain(
             "output",
-            (Rule(f"oifname {_ANY_TAP} goto to_instance", "to an instance"),),
+            (Rule(f"oifname {ANY_TAP} goto to_instance", "to an instance"),),
             "output",
         ),
     ),
@@ -382,7 +418,7 @@ _ARP = Table(
         ),
         Chain(
             "input",
-            (Rule(f"iifname {_ANY_TAP} goto from_instance", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto from_instance", "from an instance"),),
             "input",
         ),
     ),
@@ -399,7 +435,7 @@ def passage(uplinks: Iterable[str]) -> Iterator[Chain]:
     names = sorted(set(uplinks))
     for chain, selector in (("leaving", "oifname"), ("entering", "iifname")):
         rules = [
-            Rule(f"{selector} {_ANY_TAP} return", "an instance"),
+            Rule(f"{selector} {ANY_TAP} return", "an instance"),
             *(Rule(f'{selector} "{name}" return', "an uplink") for name in names),
             Rule("counter drop", "the host's own networks are no way"),
         ]
