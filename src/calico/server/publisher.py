@@ -67,7 +67,7 @@ class Backlog:
         by_kind = sorted(entries, key=lambda entry: entry.subject)
         for kind, group in groupby(by_kind, key=lambda entry: entry.subject.kind):
             rows = list(group)
-            if kind in {Kind.NETWORK, Kind.GROUP_PORTS}:
+            if kind in {Kind.NETWORK, Kind.GROUP_PORTS, Kind.QOS_POLICY}:
                 added += _expand(context, rows)
             elif kind is Kind.PORT:
                 for start in range(0, len(rows), _BATCH):

@@ -45,6 +45,7 @@ from calico.model.records import (
 )
 from calico.policy.ownership import Grounds, grounded
 from calico.server.driver_name import NAME
+from calico.server.qos_rules import limits, policy_of
 
 NETWORK_TYPES = frozenset({"local", "flat"})
 """The types of networks that are this project's."""
@@ -87,13 +88,14 @@ Neutron = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a port's own dictionary only points to, by id."""
+    """What a port's own dictionary only points to, by id; rules by their policy's."""
 
     subnets: Mapping[str, Neutron]
     networks: Mapping[str, Neutron]
     group_names: Mapping[str, str]
     grounds: Grounds = field(default_factory=Grounds)
     floating: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
+    qos_rules: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
     network = around.networks.get(port["network_id"], {})
     groups = frozenset(GroupId(g) for g in port.get("security_groups") or ())
     port_id = PortId(port["id"])
+    qos, unlimited = limits(around.qos_rules.get(policy_of(port) or "", ()))
+    omitted += [Omitted(f"QoS rule {rule['id']}", reason) for rule, reason in unlimited]
     found = Endpoint(
         host=HostName(port["binding:host_id"]),
         device=DeviceId(port["device_id"]),
@@ -148,6 +152,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         addresses=tuple(sorted(_fixed(port), key=lambda a: (a.version, a))),
         pairs=_parts(port.get("allowed_address_pairs"), pair, omitted),
         nats=_nats(port, around, omitted),
+        qos=qos,
         groups=groups,
         gateway4=next((g for g in gateways if isinstance(g, IPv4Address)), None),
         gateway6=next((g for g in gateways if isinstance(g, IPv6Address)), None),
