@@ -90,6 +90,7 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
         taps=have.taps,
         uplinks=settings.uplinks,
         log_limit=_log_limit(settings),
+        metadata=bool(settings.metadata.backends),
     )
 
 

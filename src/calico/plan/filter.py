@@ -47,7 +47,7 @@ from calico.plan.policy import (
     stateless_groups,
 )
 from calico.plan.portions import Portions
-from calico.plan.ruleset import passage
+from calico.plan.ruleset import METADATA, passage
 from calico.policy.evaluate import Direction
 from calico.policy.logged import logged_events
 
@@ -62,12 +62,14 @@ class FilterFacts:
     """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
     Gates are open for ports whose tap is there. `bfd_peers` are the BGP peers that are
-    asked for signs of life.
+    asked for signs of life; `metadata` says whether the host's metadata service may be
+    asked.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
     bfd_peers: tuple[Address, ...] = ()
 
 
@@ -145,6 +147,8 @@ class FilterPlanner:
             keep(f"port {one.interface}", _port, one, stateful, is_open, events, ways)
             if one.qos.dscp is not None:
                 keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
+            if is_open and facts.metadata:
+                keep(f"metadata {one.interface}", _metadata, one.interface)
 
     def _subject(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
         """Return the maps that lead a port to policies, and to which chain."""
@@ -294,6 +298,10 @@ def _mark(dscp: int) -> Section:
     section = Section()
     section.add(mark_chain(dscp))
     return section
+
+
+def _metadata(interface: InterfaceName) -> Section:
+    return Section(elements={Element("inet", METADATA, f'"{interface}"'): ""})
 
 
 def _port(

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
+    IPv4Interface,
     IPv6Address,
     IPv6Interface,
 )
@@ -45,6 +46,8 @@ from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
+METADATA4 = IPv4Address("169.254.169.254")
+METADATA6 = IPv6Address("fe80::a9fe:a9fe")
 # "tap" and the first eleven characters of a port's UUID, as Nova names it. An
 # operator's `tap0` is not an instance's.
 TAP = re.compile(r"tap[0-9a-f]{8}-[0-9a-f]{2}")
@@ -165,7 +168,8 @@ State = Mapping[Key, Item]
 class HostFacts:
     """What a plan has to know of the host: its addresses, `tap` links and uplinks.
 
-    `log_limit` is the operator's, for packets that are logged.
+    `log_limit` is the operator's, for packets that are logged; `metadata` says whether
+    instances have a metadata service.
     """
 
     address4: IPv4Address | None = None
@@ -173,6 +177,7 @@ class HostFacts:
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +270,7 @@ def plan_host(
 
     A `planner` that planned before saves the work that was done already.
     """
-    accepted, refused = _accept(world.endpoints)
+    accepted, refused = accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
     accepted, refused_nats = settle(
         accepted, world.subnets.values(), {facts.address4, facts.address6}
@@ -275,6 +280,8 @@ def plan_host(
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
         items += _endpoint_items(endpoint)
+    if facts.metadata:
+        items += _metadata_addresses(served)
     items += _routes(served, facts)
     return HostPlan(
         state=state_of(items),
@@ -286,6 +293,7 @@ def plan_host(
                 taps=facts.taps,
                 uplinks=facts.uplinks,
                 log_limit=facts.log_limit,
+                metadata=facts.metadata,
                 bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
             ),
             Wishes(logs=world.logs, operator=world.operator),
@@ -308,7 +316,7 @@ def link_local(mac: Mac) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:])
 
 
-def _accept(
+def accept(
     endpoints: Iterable[Endpoint],
 ) -> tuple[tuple[Endpoint, ...], tuple[Refused, ...]]:
     """Set aside endpoints whose interface is no tap, or is another's already."""
@@ -352,6 +360,13 @@ def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
             if is_single(prefix):
                 yield Neighbour(tap, prefix.network_address, source_mac)
     yield from shapers(endpoint)
+
+
+def _metadata_addresses(served: Iterable[Endpoint]) -> Iterator[Item]:
+    """Yield what the metadata service is asked at: link-local, so per link for IPv6."""
+    yield LocalAddress(DHCP_BRIDGE, IPv4Interface((METADATA4, 32)))
+    for endpoint in served:
+        yield LocalAddress(endpoint.interface, IPv6Interface((METADATA6, 64)))
 
 
 def _rp_filter(endpoint: Endpoint) -> str:

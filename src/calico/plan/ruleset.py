@@ -32,6 +32,7 @@ LOG_GROUP = 5
 The kernel's own log is silent about packets in network namespaces.
 """
 _NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
+METADATA = "metadata"  # the set of interfaces that may ask the metadata service
 LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
@@ -174,6 +175,14 @@ _TO_HOST = Chain(
             "neighbour discovery and ping",
         ),
         Rule("icmp type echo-request accept", "ping"),
+        Rule(
+            f"ip daddr 169.254.169.254 tcp dport 80 iifname @{METADATA} accept",
+            "metadata",
+        ),
+        Rule(
+            f"ip6 daddr fe80::a9fe:a9fe tcp dport 80 iifname @{METADATA} accept",
+            "metadata",
+        ),
         Rule("drop", "nothing else from an instance to its host"),
     ),
 )
@@ -271,6 +280,7 @@ _INET = Table(
         Set("networks4", ("ifname", "ether_addr", "ipv4_addr"), interval=True),
         Set("networks6", ("ifname", "ether_addr", "ipv6_addr"), interval=True),
         Set("broadcasts", ("ipv4_addr",)),
+        Set(METADATA, ("ifname",)),
         Set(LOGGED_ACCEPTS, ("ifname",)),
         Set(LOGGED_DROPS, ("ifname",)),
     ),

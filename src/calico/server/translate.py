@@ -349,6 +349,13 @@ def _parts(
 
 
 def _fqdn(port: Neutron) -> str | None:
+    """Return a port's name in DNS, if it was given one.
+
+    Without a `dns_name` Neutron makes one up from the address, in a domain that may not
+    be the network's.
+    """
+    if not port.get("dns_name"):
+        return None
     names = [a.get("fqdn", "") for a in port.get("dns_assignment") or ()]
     return next((name.rstrip(".") for name in names if name), None)
 

@@ -128,7 +128,7 @@ def _read(kernel: socket.socket) -> NetState:
 
 def _is_ours(name: InterfaceName, address: Interface) -> bool:
     if name == DHCP_BRIDGE:
-        return not address.is_link_local
+        return address.version == 4 or not address.is_link_local
     return bool(TAP.fullmatch(name))
 
 

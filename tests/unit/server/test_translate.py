@@ -274,6 +274,25 @@ def test_p06_a_stateless_group_stays_stateless() -> None:
     assert translate.policy(group())[0].stateful
 
 
+@pytest.mark.parametrize(
+    ("dns_name", "assigned", "wanted"),
+    [
+        ("web", "web.blue.example.", "web.blue.example"),
+        ("", "host-10-0-0-2.cloud.example.", None),  # of Neutron's own making
+        (None, "", None),
+    ],
+    ids=["named", "nameless", "without the extension"],
+)
+def test_only_a_name_that_was_given_is_a_ports_name(
+    dns_name: str | None, assigned: str, wanted: str | None
+) -> None:
+    names = {} if dns_name is None else {"dns_name": dns_name}
+    assignment = [{"ip_address": "10.0.0.2", "fqdn": assigned}] if assigned else []
+    written = port(**names, dns_assignment=assignment)
+    found, _ = translate.endpoint(written, NOTHING)
+    assert found.fqdn == wanted
+
+
 def test_a_subnet_carries_what_dhcp_needs() -> None:
     found = translate.subnet(
         {
