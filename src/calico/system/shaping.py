@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from calico.model.ids import InterfaceName
 from calico.plan.host import TAP
@@ -232,7 +232,7 @@ def _ask(
     flags: int,
     body: bytes,
     *,
-    ignored: Sequence[int] | set[int] = (),
+    ignored: Collection[int] = (),
 ) -> None:
     """Have the kernel do something; OSError says why it did not."""
     length = _HEADER.size + len(body)
