@@ -41,7 +41,7 @@ from calico.plan.policy import stateless_groups
 from calico.policy.evaluate import Direction, Packet
 from calico.policy.operator import guarding, judge_host, judge_port
 
-POLICY_SETS = int(os.environ.get("CALICO_FUZZ_POLICY_SETS", "100"))
+POLICY_SETS = int(os.environ.get("CALICO_FUZZ_POLICY_SETS", "75"))
 HOST_SETS = POLICY_SETS // 2
 PACKETS = 16  # for each set and direction
 

@@ -15,7 +15,11 @@ from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
-_VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|before|after|\d+)")
+# The maps of packet rates and of marks (plan.limits).
+FROM_RATE, TO_RATE, MARKS = "from_rate", "to_rate", "marks"
+_VERDICT_MAP = re.compile(
+    r"(from|to)_(port|rate)|marks|(in|out)_(policy|before|after|\d+)"
+)
 
 
 class Element(NamedTuple):

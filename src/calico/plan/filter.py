@@ -21,9 +21,11 @@ from calico.plan.antispoof import (
     port_elements,
 )
 from calico.plan.host_policy import Guarded, host_section
+from calico.plan.limits import PARTS as LIMITS
+from calico.plan.limits import mark_chain, rate_chains, rate_elements
 from calico.plan.logged import LogLimit, limit_chains, logged_elements
 from calico.plan.nat import PARTS, floating_elements
-from calico.plan.nft import fixed_parts
+from calico.plan.nft import fixed_parts, part_of
 from calico.plan.operator import (
     Sequence,
     place_of,
@@ -143,6 +145,8 @@ class FilterPlanner:
             events = logged_events(one, served.logs)
             ways = self._subject(one)
             keep(f"port {one.interface}", _port, one, stateful, is_open, events, ways)
+            if one.qos.dscp is not None:
+                keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
             if is_open and facts.metadata:
                 keep(f"metadata {one.interface}", _metadata, one.interface)
 
@@ -280,7 +284,7 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *limit_chains(limit), *PARTS):
+    for part in (*passage(uplinks), *limit_chains(limit), *PARTS, *LIMITS):
         section.add(part)
     return section
 
@@ -288,6 +292,12 @@ def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
 def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     fours = (p for p in prefixes if isinstance(p, IPv4Network))
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
+
+
+def _mark(dscp: int) -> Section:
+    section = Section()
+    section.add(mark_chain(dscp))
+    return section
 
 
 def _metadata(interface: InterfaceName) -> Section:
@@ -305,12 +315,14 @@ def _port(
     elements = port_elements(endpoint, stateful=stateful)
     interface = f'"{endpoint.interface}"'
     return Section(
+        parts={part_of("inet", chain): chain for chain in rate_chains(endpoint)},
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
+            **dict(rate_elements(endpoint)),
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
             **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
             **{Element("inet", name, interface): f"jump {c}" for name, c in ways},
-        }
+        },
     )

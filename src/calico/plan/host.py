@@ -7,7 +7,8 @@ two is all that there is to do. Every kind of item has a mark by which it is our
 - routes by their protocol number (PROTOCOL),
 - neighbours by being permanent and on an instance's interface (TAP),
 - addresses by their link: `calico-dhcp`, and instances' interfaces,
-- links by their names.
+- links by their names,
+- shapers by the handle of their queue, and detours by their names.
 """
 
 import re
@@ -39,6 +40,7 @@ from calico.plan.antispoof import single, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
 from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
+from calico.plan.shaping import Shaper, shapers
 from calico.policy.floating import RefusedNat, Translations, settle
 from calico.policy.ownership import RefusedPair, confine
 
@@ -157,7 +159,7 @@ class Multipath:
     source: Address | None = None
 
 
-Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath
+Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath | Shaper
 Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
 State = Mapping[Key, Item]
 
@@ -218,12 +220,13 @@ def key_of(item: Item) -> Key:
             return (1, path, "")
         case Link(interface=interface):
             return (2, interface, "")
-        case LocalAddress(interface, address):
-            return (3, interface, str(address))
-        case Neighbour(interface, address):
-            return (4, interface, str(address))
+        case LocalAddress(interface, address) | Neighbour(interface, address):
+            rank = 3 if isinstance(item, LocalAddress) else 4
+            return (rank, interface, str(address))
         case Route(destination=destination) | Multipath(destination=destination):
             return (5, str(destination), "")  # either replaces the other
+        case Shaper(interface, direction):
+            return (6, interface, direction.value)
         case _:
             assert_never(item)
 
@@ -356,6 +359,7 @@ def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
         for prefix in prefixes:
             if is_single(prefix):
                 yield Neighbour(tap, prefix.network_address, source_mac)
+    yield from shapers(endpoint)
 
 
 def _metadata_addresses(served: Iterable[Endpoint]) -> Iterator[Item]:

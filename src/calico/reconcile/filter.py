@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from calico.plan.antispoof import Element
+from calico.plan.antispoof import FROM_RATE, TO_RATE, Element
 from calico.plan.filter import Sections, merged
 from calico.plan.nft import (
     Part,
@@ -208,6 +208,8 @@ def _subject_of(name: str, interface: str | None) -> _Subject:
     if interface is not None:
         return _Subject(5, interface)
     kind, _, rest = name.partition(".")
+    if kind in {FROM_RATE, TO_RATE} and rest:
+        return _Subject(5, rest.partition(".")[0])  # with the element that leads to it
     rank, what = _SUBJECTS.get(kind, (1, "group") if rest else (0, ""))
     return _Subject(rank, f"{what} {rest.partition('.')[0]}".rstrip())
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from calico.model.ids import AddressGroupId, GroupId, Invalid, ProjectId
-from calico.model.records import PortRange, RemoteAddressGroup, RemoteGroup
+from calico.model.records import Nat, PortRange, RemoteAddressGroup, RemoteGroup
 from calico.policy.ownership import Grounds, Space
 from calico.server import translate
 from calico.server.translate import Surroundings
@@ -114,6 +114,27 @@ def test_an_endpoint_has_addresses_gateways_names_and_pairs() -> None:
         "10.9.0.0/24",
         "10.8.0.5/32",
     }
+
+
+def test_a_floating_ip_of_an_address_that_the_port_has_not_is_left_out() -> None:
+    written = port()
+    floating = [
+        {"fixed_ip_address": fixed, "floating_ip_address": external}
+        for fixed, external in (
+            ("10.0.0.2", "172.16.0.9"),
+            ("10.0.0.3", "172.16.0.8"),
+            ("10.0.0.2", "172.16.0.10"),
+        )
+    ]
+    around = Surroundings(
+        subnets={}, networks={}, group_names={}, floating={written["id"]: floating}
+    )
+    endpoint, omitted = translate.endpoint(written, around)
+    assert endpoint.nats == tuple(
+        Nat(internal=ip_address("10.0.0.2"), external=ip_address(external))
+        for external in ("172.16.0.9", "172.16.0.10")
+    )
+    assert [one.reason for one in omitted] == ["10.0.0.3 is no address of the port"]
 
 
 def test_p47_a_pair_of_anothers_space_is_in_neither_endpoint_nor_index() -> None:
