@@ -1,5 +1,6 @@
 """Two or three hosts in a full mesh: real BIRDs, real kernels, nothing by hand."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ from tests.kernel.bgp_hosts import (
     world_of,
 )
 from tests.kernel.netns import eventually
+
+from calico.plan.host import YIELDING_METRIC
 
 NODES = (node(1), node(2), node(3))
 
@@ -138,3 +141,24 @@ def connections(host: Speaker) -> list[str]:
     lines = host.netns.run(["ss", "-tnH", "state", "established"]).stdout.splitlines()
     ends = (" ".join(line.split()[2:4]) for line in lines)
     return sorted(end for end in ends if ":179" in end)
+
+
+def test_a_route_that_yields_gives_way_to_another_hosts(mesh: list[Speaker]) -> None:
+    a, b, c = mesh
+    a.add_route("10.65.0.12/32", "metric", str(YIELDING_METRIC))
+    assert c.await_route("10.65.0.12")["gateway"] == "172.30.0.1"
+    b.add_route("10.65.0.12/32")
+    eventually(lambda: c.routes()["10.65.0.12"].get("gateway") == "172.30.0.2")
+    # The host that it leaves sends on what still comes to it.
+    eventually(lambda: via(a, "10.65.0.12") == "172.30.0.2")
+    b.del_route("10.65.0.12/32")
+    eventually(lambda: c.routes()["10.65.0.12"].get("gateway") == "172.30.0.1")
+    assert via(a, "10.65.0.12") == ""
+    a.del_route("10.65.0.12/32")
+    c.await_no_route("10.65.0.12")
+
+
+def via(host: Speaker, address: str) -> str:
+    """Return the gateway that a host sends to an address by; empty for its own tap."""
+    (route,) = json.loads(host.netns.ip("-j", "route", "get", address))
+    return str(route.get("gateway", ""))

@@ -37,9 +37,13 @@ class ApiError(AssertionError):
 
 @dataclass
 class Api:
-    """Neutron's API at an address, without authentication: always an administrator."""
+    """Neutron's API at an address, without authentication: always an administrator.
+
+    `roles` are more that it acts in: Nova has `service`.
+    """
 
     url: str
+    roles: str = ""
 
     def post(self, path: str, **body: Any) -> Any:
         """Create; `path` is the collection, the body's one key the resource."""
@@ -63,7 +67,11 @@ class Api:
             f"{self.url}/v2.0/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Connection": "close"},
+            headers={
+                "Content-Type": "application/json",
+                "Connection": "close",
+                "X-Roles": self.roles,
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - as above

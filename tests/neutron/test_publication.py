@@ -21,12 +21,12 @@ from calico.model.ids import (
 )
 from calico.model.keys import Keys
 from calico.model.records import AddressGroup, Endpoint, Policy
-from calico.server.publish import LARGEST_REQUEST, Publication, Unpublishable
+from calico.server.publish import LARGEST_REQUEST, Endpoints, Publication, Unpublishable
 
 PORT = PortId("0b9de9b4-0a30-4d3b-a5a8-8e2a5a3f0001")
 KEYS = Keys("race")  # a region of its own: other tests use the same etcd
 
-Read = Callable[[Sequence[str]], Mapping[str, Endpoint]]
+Read = Callable[[Sequence[str]], Mapping[str, Endpoints]]
 
 
 def endpoint(
@@ -67,7 +67,7 @@ def publication(store: Client) -> Publication:
 
 
 def just(found: Endpoint | None) -> Read:
-    return lambda _ids: {PORT: found} if found else {}
+    return lambda _ids: {PORT: (found,)} if found else {}
 
 
 def keys_of_port(store: Client) -> set[str]:
@@ -83,11 +83,11 @@ def test_p56_a_slow_publisher_cannot_undo_a_newer_publication(
 ) -> None:
     readings = [endpoint(mac="fa:16:3e:00:00:0a"), endpoint(mac="fa:16:3e:00:00:0b")]
 
-    def overtaken(_ids: Sequence[str]) -> Mapping[str, Endpoint]:
+    def overtaken(_ids: Sequence[str]) -> Mapping[str, Endpoints]:
         reading = readings.pop(0)
         if readings:  # between the slow one's reading and its writing
             Publication(store, KEYS).ports([PORT], just(readings[0]))
-        return {PORT: reading}
+        return {PORT: (reading,)}
 
     publication.ports([PORT], overtaken)
 
@@ -101,9 +101,9 @@ def test_p56_a_slow_publisher_cannot_bring_a_deleted_port_back(
     store: Client, publication: Publication
 ) -> None:
     publication.ports([PORT], just(endpoint()))
-    readings: list[dict[str, Endpoint]] = [{PORT: endpoint(groups=["x"])}, {}]
+    readings: list[dict[str, Endpoints]] = [{PORT: (endpoint(groups=["x"]),)}, {}]
 
-    def overtaken(_ids: Sequence[str]) -> Mapping[str, Endpoint]:
+    def overtaken(_ids: Sequence[str]) -> Mapping[str, Endpoints]:
         reading = readings.pop(0)
         if readings:
             Publication(store, KEYS).ports([PORT], just(None))

@@ -31,6 +31,7 @@ from calico.model.world import (
 from calico.obs import Metrics
 from calico.reconcile.loop import Intervals, Pacer
 from calico.reconcile.problem import Problem
+from calico.system.arrivals import Arrivals
 from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
 from calico.system.kernel import Have, Kernel
@@ -55,6 +56,7 @@ class Agent:
     writer: StatusWriter
     heartbeat: Heartbeat
     monitor: Monitor
+    arrivals: Arrivals
     policy_log: PolicyLog
     metrics: Metrics
     client: Client
@@ -68,6 +70,7 @@ class Agent:
             self.writer,
             self.heartbeat,
             self.monitor,
+            self.arrivals,
             self.policy_log,
         ):
             part.start()
@@ -77,6 +80,7 @@ class Agent:
             self.heartbeat.stop()
             self.writer.stop(_PATIENCE)
             self.monitor.stop()
+            self.arrivals.stop()
             self.policy_log.stop()
             self.watch.stop()
             self.client.close()
@@ -128,6 +132,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     policy_log = PolicyLog(metrics, settings.policy_log)
     # The watch and the loop know each other; the loop is told of changes only.
     hints: list[Loop] = []
+    arrivals = Arrivals(lambda: hints[0].tell(Event.TOUCHED))
     watch = Watch(
         client,
         Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys()),
@@ -146,6 +151,8 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         reload=lambda: _reload(path, settings, pacer, policy_log),
         ready=notify_ready,
         inform=policy_log.follow,
+        expect=arrivals.follow,
+        arrived=arrivals.take,
     )
     hints.append(loop := Loop(parts, pacer))
     return Agent(
@@ -153,16 +160,21 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         loop=loop,
         watch=watch,
         writer=writer,
-        heartbeat=Heartbeat(
-            client,
-            keys.host_status(settings.host),
-            interval=settings.heartbeat_interval,
-            ttl=settings.heartbeat_ttl,
-        ),
+        heartbeat=_heartbeat(client, keys, settings),
         monitor=Monitor(lambda: loop.tell(Event.TOUCHED)),
+        arrivals=arrivals,
         policy_log=policy_log,
         metrics=metrics,
         client=client,
+    )
+
+
+def _heartbeat(client: Client, keys: Keys, settings: AgentSettings) -> Heartbeat:
+    return Heartbeat(
+        client,
+        keys.host_status(settings.host),
+        interval=settings.heartbeat_interval,
+        ttl=settings.heartbeat_ttl,
     )
 
 

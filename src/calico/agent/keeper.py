@@ -26,8 +26,12 @@ from calico.plan.host import (
     Item,
     Key,
     Link,
+    Multipath,
+    Route,
     Setting,
+    State,
     interfaces_of,
+    key_of,
     plan_host,
     without,
 )
@@ -84,10 +88,14 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
     """Return what the plan needs to know; addresses as set, else from the uplinks."""
     address4 = own_address(settings, have, 4)
     address6 = own_address(settings, have, 6)
+    routes = (i for i in have.items.values() if isinstance(i, Route | Multipath))
     return HostFacts(
         address4=address4 if isinstance(address4, IPv4Address) else None,
         address6=address6 if isinstance(address6, IPv6Address) else None,
         taps=have.taps,
+        arrived=frozenset(
+            name for r in routes if not r.yielding for name in interfaces_of(r)
+        ),
         uplinks=settings.uplinks,
         log_limit=_log_limit(settings),
         metadata=bool(settings.metadata.backends),
@@ -127,6 +135,7 @@ class Keeper:
         self._planner = FilterPlanner()
         self._left: Sections | None = None  # the filter as our last pass left it
         self._done: HostPlan | None = None  # what it made of the host, all of it
+        self._arrivals: dict[InterfaceName, State] = {}  # what awaited instances lack
 
     def shut(self) -> None:
         """Cut off all taps while nothing is known (P52): make the tables that lack.
@@ -213,6 +222,11 @@ class Keeper:
         failed |= self._filter(opening, problems)
         self._left = None if problems else delta.plan.filter
         self._done = None if problems else delta.plan
+        self._arrivals = {
+            endpoint.interface: routes
+            for endpoint, routes in delta.plan.awaited
+            if endpoint.interface not in failed
+        }
         return Outcome(
             plan=delta.plan,
             problems=tuple(problems),
@@ -220,11 +234,28 @@ class Keeper:
             changes=_count(delta),
         )
 
+    def admit(self, interfaces: Iterable[InterfaceName]) -> list[Problem]:
+        """Make the routes of awaited instances that have come, and nothing else.
+
+        All else of theirs is in the kernel since the last pass; the next one finds the
+        routes and takes it from there.
+        """
+        arrivals = [self._arrivals.pop(name, {}) for name in interfaces]
+        items = [item for routes in arrivals for _, item in sorted(routes.items())]
+        return [failure.problem for failure in self._host.put(items)] if items else []
+
     def _items(self, delta: Delta, blocked: Collection[InterfaceName]) -> list[Failure]:
+        """Drop what goes, and put what comes; a route of another metric only then.
+
+        Between the two its destination would have no route.
+        """
         drop, put = delta.items.drop, delta.items.put
-        failures = self._host.drop([drop[key] for key in sorted(drop, reverse=True)])
+        kept = {key for key in drop if _other_metric(drop[key]) in put}
+        order = sorted(drop, reverse=True)
+        failures = self._host.drop([drop[key] for key in order if key not in kept])
         wanted = [without(put[key], blocked) for key in sorted(put)]
-        return failures + self._host.put([item for item in wanted if item])
+        failures += self._host.put([item for item in wanted if item])
+        return failures + self._host.drop([drop[key] for key in order if key in kept])
 
     def _filter(
         self, change: FilterChange, problems: list[Problem]
@@ -261,6 +292,13 @@ def interfaces(change: FilterChange) -> set[InterfaceName]:
     """Return the interfaces that a change of the filter is about."""
     elements = (*change.elements.put, *change.elements.drop)
     return {name for element in elements if (name := element.interface)}
+
+
+def _other_metric(item: Item) -> Key | None:
+    """Return the key of a route's twin, which yields where it does not."""
+    if not isinstance(item, Route | Multipath):
+        return None
+    return key_of(replace(item, yielding=not item.yielding))
 
 
 def _count(delta: Delta) -> dict[str, int]:

@@ -7,7 +7,7 @@ a hint; the loop decides when to make a pass, and a pass looks at everything.
 import enum
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -15,8 +15,9 @@ import structlog
 from calico.agent.cutter import Cutter
 from calico.agent.keeper import Delta, Keeper
 from calico.agent.statuses import StatusWriter, statuses
-from calico.model.ids import HostName
+from calico.model.ids import HostName, InterfaceName
 from calico.model.keys import Keys
+from calico.model.records import Endpoint
 from calico.model.world import World, differs_in_policy
 from calico.obs import Metrics
 from calico.plan.dnsmasq import plan_dnsmasq
@@ -49,7 +50,8 @@ class Parts:
 
     `services` are the daemons: each makes one what the world and the host say, and
     returns what it could not. `ready` is called once nothing is open that is unknown.
-    `inform` is shown each world before the kernel follows it.
+    `inform` is shown each world before the kernel follows it, `expect` after it the
+    endpoints whose instances are to come; `arrived` returns the taps of those that did.
     """
 
     host: HostName
@@ -63,6 +65,8 @@ class Parts:
     reload: Callable[[], None]
     ready: Callable[[], None] = lambda: None
     inform: Callable[[World], None] = lambda _: None
+    expect: Callable[[Iterable[Endpoint]], None] = lambda _: None
+    arrived: Callable[[], Collection[InterfaceName]] = tuple
 
 
 class Loop:
@@ -91,6 +95,7 @@ class Loop:
         """Make a pass whenever one is due, until STOP."""
         while True:
             self._shut = self._shut or self._make_ready()
+            self._admit()
             wait = self._wait()
             if wait == 0.0:
                 self._guarded_pass()
@@ -111,6 +116,24 @@ class Loop:
             log.exception("taps not guarded")
             return False
         return True
+
+    def _admit(self) -> None:
+        """Make the routes of instances that have come, before anything else.
+
+        Packets are lost until then; a pass, which looks at everything, comes after it.
+        """
+        if not (names := self._parts.arrived()):
+            return
+        self._touched = True
+        self.pacer.mark()
+        try:
+            problems = self._parts.keeper.admit(names)
+        except Exception:
+            log.exception("instance not admitted")
+            return
+        log.info(
+            "instance arrived", interfaces=sorted(names), problems=[*map(str, problems)]
+        )
 
     def once(self, patience: float) -> bool:
         """Make one pass as soon as the datastore was seen; return whether all is well.
@@ -179,6 +202,7 @@ class Loop:
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
         self._last = world, have
+        parts.expect(endpoint for endpoint, _ in outcome.plan.awaited)
         served = self._serve(world, have)
         self._known = _names(served)
         cutting = parts.cutter.follow(

@@ -26,6 +26,11 @@ from calico.reconcile.diff import diff
 
 log = structlog.get_logger()
 
+# A port whose instance is to come is not up here, whatever it lacks no more.
+_VALUES = {
+    **{s: msgspec.json.encode({"status": s}) for s in ("up", "down", "error")},
+    "prepared": msgspec.json.encode({"status": "down", "prepared": True}),
+}
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0  # seconds
 
 
@@ -34,7 +39,7 @@ def statuses(
 ) -> dict[str, bytes]:
     """Return the value of each port's status key after a pass."""
     return {
-        keys.port_status(host, device, port): msgspec.json.encode({"status": status})
+        keys.port_status(host, device, port): _VALUES[status]
         for (device, port), status in _statuses(outcome, rejected)
     }
 
@@ -50,8 +55,10 @@ def _statuses(
     for endpoint in outcome.plan.absent:
         yield (endpoint.device, endpoint.port), "down"
     for endpoint in outcome.plan.served:
-        failed = endpoint.interface in outcome.failed
-        yield (endpoint.device, endpoint.port), "error" if failed else "up"
+        status = "prepared" if endpoint.arriving_from else "up"
+        if endpoint.interface in outcome.failed:
+            status = "error"
+        yield (endpoint.device, endpoint.port), status
 
 
 class StatusWriter:

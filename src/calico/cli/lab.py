@@ -209,6 +209,50 @@ def create(  # noqa: PLR0913 - one for each option
         click.echo(f"Look inside: {hint}")
 
 
+@instance.command()
+@click.argument("name")
+@click.option("--to", "target", required=True, help="The host to move to.")
+@_lab
+@click.option(
+    "--measure-from",
+    "sender",
+    help="Count what is lost of 1,000 packets a second from this instance.",
+)
+@click.option("--cold", is_flag=True, help="Do not prepare the target: evacuate.")
+@click.option("--silent", is_flag=True, help="Let nobody announce the guest.")
+@_json
+def migrate(  # noqa: PLR0913 - one for each option
+    name: str,
+    *,
+    target: str,
+    lab_name: str,
+    sender: str | None,
+    cold: bool,
+    silent: bool,
+    as_json: bool,
+) -> None:
+    """Move the running instance NAME to another host, in Nova's sequence."""
+    with _failures():
+        build.check_root()
+        report = Lab.load(lab_name).migrate_instance(
+            name,
+            to=target,
+            warm=not cold,
+            announced=not silent,
+            measure_from=sender,
+        )
+    if as_json:
+        print_json(report)
+        return
+    for step in report.steps:
+        click.echo(f"{step.at:6.2f} s  {step.what}")
+    if report.loss is not None:
+        click.echo(
+            f"{report.loss.lost} of {report.loss.sent} packets were lost, which is "
+            f"{report.loss.milliseconds:g} ms of traffic"
+        )
+
+
 @instance.command(name="list")
 @_lab
 @_json

@@ -143,15 +143,16 @@ class Cloud:
     def environment(self, project: str = keystone.ADMIN) -> dict[str, str]:
         """Return what `openstack` needs to act as the user of a project.
 
-        Projects are `admin`, `demo1` and `demo2`; KeyError for another.
+        Projects are `admin`, `demo1` and `demo2`, and `service`, whose user may what
+        Nova may; KeyError for another.
         """
-        if project not in (keystone.ADMIN, *keystone.PROJECTS):
-            raise KeyError(project)
+        users = {name: name for name in (keystone.ADMIN, *keystone.PROJECTS)}
+        user = (users | {keystone.SERVICE_PROJECT: keystone.SERVICE_USER})[project]
         return {
             "OS_AUTH_URL": self._keystone().url,
             "OS_IDENTITY_API_VERSION": "3",
-            "OS_USERNAME": project,
-            "OS_PASSWORD": keystone.password(project),
+            "OS_USERNAME": user,
+            "OS_PASSWORD": keystone.password(user),
             "OS_PROJECT_NAME": project,
             "OS_USER_DOMAIN_ID": "default",
             "OS_PROJECT_DOMAIN_ID": "default",

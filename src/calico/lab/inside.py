@@ -45,3 +45,19 @@ def connect(netns: str, address: tuple[str, int], timeout: float) -> socket.sock
     if failed:
         raise failed[0]
     return made[0]
+
+
+def udp_socket(netns: str, family: int) -> socket.socket:
+    """Return a UDP socket made inside a namespace; OSError if there is none."""
+    made: list[socket.socket] = []
+
+    def inside() -> None:
+        enter(netns)
+        made.append(socket.socket(family, socket.SOCK_DGRAM))
+
+    thread = threading.Thread(target=inside, name=f"inside {netns}")
+    thread.start()
+    thread.join()
+    if not made:
+        raise OSError(f"namespace {netns} cannot be entered")
+    return made[0]

@@ -9,7 +9,7 @@ and the rest is the agent's.
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from uuid import NAMESPACE_DNS, uuid5
 import msgspec
 
 from calico.lab import guest, namespaces
+from calico.lab.machine import Machine
 from calico.lab.namespaces import LabFailed
 from calico.lab.paths import LabPaths
 from calico.lab.processes import Processes
@@ -27,6 +28,15 @@ INTERFACE = "eth0"
 DEVICE_OWNER = "compute:lab"
 _ACTIVE_TIMEOUT = 60.0
 _POLL = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """What a tap is made with; a MAC that is empty is the kernel's choice."""
+
+    mac: str
+    mtu: int
+
 
 Connect = Callable[[str], Any]  # project -> openstack.connection.Connection
 
@@ -101,7 +111,7 @@ class Instances:
         """
         self._check(wish)
         host = wish.host or self._schedule()
-        with _asking():
+        with asking():
             instance = self._describe(wish, host, self._port(wish))
             try:
                 self._boot(instance)
@@ -115,14 +125,17 @@ class Instances:
 
         LabFailed if there is none, or if the API could not be told.
         """
-        with _asking():
+        with asking():
             self._destroy(self.find(name))
 
     def _boot(self, instance: Instance) -> None:
-        tap_options = self._bind(instance)
-        self._save(instance)
-        self._plug(instance, tap_options)
-        self._await_active(instance)
+        tap = self._bind(instance)
+        self.save(instance)
+        machine = self.machine(instance.name)
+        machine.create(INTERFACE, instance.mac, tap.mtu)
+        self.plug(instance, instance.host, tap)
+        machine.run_on(instance.host)
+        self.await_active(instance)
         guest.configure(self.paths, instance.name, INTERFACE, instance.addresses)
 
     def _check(self, wish: Wish) -> None:
@@ -187,12 +200,8 @@ class Instances:
             owns_port=wish.port is None,
         )
 
-    def _bind(self, instance: Instance) -> str:
-        """Bind the port to the host as Nova does; return the options of its tap.
-
-        These are what Nova gives a tap: the network's MTU, and a MAC if the VIF's
-        details have one.
-        """
+    def _bind(self, instance: Instance) -> Tap:
+        """Bind the port to the host as Nova does; return what its tap is to have."""
         api = self.connect("admin").network
         device = str(uuid5(NAMESPACE_DNS, f"{instance.port_id}.{instance.name}"))
         port = api.update_port(
@@ -206,23 +215,28 @@ class Instances:
                 f"port {port.id} is not bound on {instance.host}: "
                 f"its vif type is {port.binding_vif_type!r}"
             )
-        mac = (port.binding_vif_details or {}).get("mac_address")
-        mtu = api.get_network(instance.network_id).mtu or 1500
-        return f"mtu {mtu} " + (f"address {mac}" if mac else "")
+        return self.tap_of(instance, port.binding_vif_details)
 
-    def _plug(self, instance: Instance, tap_options: str) -> None:
-        """Make the guest and the wire, whose end on the host is up."""
-        namespaces.create([instance.netns])
-        wire = (
-            f"link add {instance.tap} {tap_options} type veth "
-            f"peer name {INTERFACE} address {instance.mac} netns {instance.netns}"
-        )
-        namespaces.ip_batch(
-            [wire, f"link set {instance.tap} up"],
-            netns=self.paths.netns(instance.host),
+    def tap_of(self, instance: Instance, vif_details: Mapping[str, Any] | None) -> Tap:
+        """Return what Nova gives a tap: the network's MTU, and the VIF's MAC."""
+        network = self.connect("admin").network.get_network(instance.network_id)
+        mac = (vif_details or {}).get("mac_address") or ""
+        return Tap(mac=mac, mtu=network.mtu or 1500)
+
+    def machine(self, name: str) -> Machine:
+        """Return the machine of the instance called `name`."""
+        return Machine(
+            netns=self.paths.machine_netns(name), guest=self.paths.instance_netns(name)
         )
 
-    def _await_active(self, instance: Instance) -> None:
+    def plug(self, instance: Instance, host: str, tap: Tap) -> None:
+        """Make the instance's tap on a host."""
+        self.machine(instance.name).plug(
+            host, self.paths.netns(host), instance.tap, tap.mac, tap.mtu
+        )
+
+    def await_active(self, instance: Instance) -> None:
+        """Wait until Neutron says that the port works; LabFailed if it does not."""
         api = self.connect("admin").network
         deadline = time.monotonic() + _ACTIVE_TIMEOUT
         while (status := api.get_port(instance.port_id).status) != "ACTIVE":
@@ -244,11 +258,12 @@ class Instances:
                 _release(api, instance.port_id)
         finally:
             Processes(self.paths.processes).stop(guest.client_name(instance.name))
-            namespaces.delete([instance.netns])
+            self.machine(instance.name).delete()
             guest.forget(instance.netns)
             self._record(instance.name).unlink(missing_ok=True)
 
-    def _save(self, instance: Instance) -> None:
+    def save(self, instance: Instance) -> None:
+        """Remember an instance as it is now."""
         self.paths.instances.mkdir(parents=True, exist_ok=True)
         self._record(instance.name).write_bytes(msgspec.json.encode(instance))
 
@@ -290,7 +305,7 @@ def _found(find: Callable[..., Any], kind: str, name: str | None) -> Any:
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def asking() -> Iterator[None]:
     """Turn what the API's client raises into LabFailed, with the reason."""
     from keystoneauth1.exceptions import ClientException  # noqa: PLC0415 - loads slowly
     from openstack.exceptions import SDKException  # noqa: PLC0415 - likewise

@@ -19,6 +19,7 @@ from calico.lab import namespaces, routers
 from calico.lab.cloud import Cloud
 from calico.lab.hosts import Agent
 from calico.lab.instances import Instance, Instances, Wish
+from calico.lab.migration import Migrations, Move, Report
 from calico.lab.namespaces import LabFailed
 from calico.lab.paths import CONTROL, LabPaths, is_name, lab_paths, root
 from calico.lab.processes import Processes, start_time
@@ -195,6 +196,33 @@ class Lab:
     def delete_instance(self, name: str) -> None:
         """Take an instance away, with its port if that was made with it."""
         self._instances.delete(name)
+
+    def migrate_instance(
+        self,
+        name: str,
+        *,
+        to: str,
+        warm: bool = True,
+        announced: bool = True,
+        measure_from: str | None = None,
+    ) -> Report:
+        """Move a running instance to a host, as Nova does; LabFailed if it cannot be.
+
+        `warm` False moves it as an evacuation does: the target is not prepared. One
+        that is not `announced` is silent after the move. A flow from the instance
+        `measure_from` measures what is lost.
+        """
+        if to not in self.hosts():
+            raise LabFailed(f"there is no host {to!r} in lab {self.name}")
+        return Migrations(self._instances, self.store).migrate(
+            Move(
+                name=name,
+                to=to,
+                warm=warm,
+                announced=announced,
+                measure_from=measure_from,
+            )
+        )
 
     def instances(self) -> tuple[Instance, ...]:
         """Return all instances, sorted by name."""

@@ -79,6 +79,10 @@ class LabPaths:
         """Return the name of the network namespace of an instance."""
         return self.netns(f"vm-{instance}")
 
+    def machine_netns(self, instance: str) -> str:
+        """Return the name of the namespace of the machine around an instance."""
+        return self.netns(f"hv-{instance}")
+
 
 def is_name(name: str) -> bool:
     """Tell whether a lab can be called so."""

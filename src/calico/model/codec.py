@@ -172,6 +172,8 @@ def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
         "project-parent-id": endpoint.project_parent,
         "fqdn": endpoint.fqdn or "",
         "port-security": "" if endpoint.port_security else "disabled",
+        "arriving-from": endpoint.arriving_from or "",
+        "leaving-to": endpoint.leaving_to or "",
     }
     annotations = {
         OPENSTACK + name: msgspec.json.encode(note, order="sorted").decode()
@@ -223,6 +225,8 @@ def parse_endpoint(value: bytes) -> Endpoint:
         network_name=notes.text("network-name"),
         project_name=notes.text("project-name"),
         project_parent=notes.text("project-parent-id"),
+        arriving_from=HostName(notes.text("arriving-from")) or None,
+        leaving_to=HostName(notes.text("leaving-to")) or None,
     )
 
 

@@ -102,6 +102,11 @@ class Keys:
         parts = [p.replace("/", "-") for p in name.replace("--", "/").split("-")]
         return (DeviceId(parts[2]), PortId(parts[3])) if len(parts) == 4 else None
 
+    def migration(self, host: HostName, device: DeviceId, port: PortId) -> str:
+        """Return the key of the migration that leads to an endpoint."""
+        name = self.endpoint_name(host, device, port)
+        return f"{RESOURCES}livemigrations/{namespace(self.region)}/{name}"
+
     @property
     def policies(self) -> str:
         """Return the prefix of all security groups' policies."""

@@ -85,6 +85,8 @@ class Endpoint:
     for people and existing tools only (labels), nothing is decided by them. `granted`
     are what of the pairs rests on more than the project's subnets (policy.ownership).
     `nats` are the floating IPs, `qos` what it may send and be sent at most.
+    `arriving_from` is the host that the instance still runs on, `leaving_to` the one
+    that it moves to (live migration).
     """
 
     host: HostName
@@ -109,9 +111,13 @@ class Endpoint:
     network_name: str = ""
     project_name: str = ""
     project_parent: str = ""
+    arriving_from: HostName | None = None
+    leaving_to: HostName | None = None
     created: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.arriving_from and self.leaving_to:
+            raise Invalid(f"port {self.port}: arrives and leaves at once")
         for name in ("host", "device", "port", "interface"):
             if not getattr(self, name):
                 raise Invalid(f"endpoint of port {self.port!r}: empty {name}")

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from calico.model.ids import Address, HostName, Interface
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES
 from calico.model.world import Rejected, World
-from calico.plan.bird_filters import render_filters
+from calico.plan.bird_filters import PREPENDED, render_filters
 
 _RX_BUFFER = 64 << 20  # bytes; P48: bursts overrun the default
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:/ -]")
@@ -166,7 +166,7 @@ graceful restart wait 30;
 
 def _filters(world: World, facts: BgpFacts, version: int) -> str:
     prefixes = {subnet.prefix for subnet in world.subnets.values()}
-    return render_filters(version, prefixes, facts.address(version))
+    return render_filters(version, prefixes, facts.address(version), own_as(world))
 
 
 def _interfaces(facts: BgpFacts) -> str:
@@ -215,7 +215,8 @@ def _session(session: Session, facts: BgpFacts, as_number: int) -> str:
     """Render a session, which carries the family of its own address.
 
     Hosts may share an AS whose routes come back through a router of another AS
-    (an AS per rack): one own AS in a path is no loop, since a host passes nothing on.
+    (an AS per rack): the own AS in a path is no loop, since a host passes nothing on.
+    It is there many times in a route of an instance on the way out.
     """
     version = session.address.version
     on_link = any(session.address in i.network for i in facts.connected)
@@ -227,7 +228,7 @@ def _session(session: Session, facts: BgpFacts, as_number: int) -> str:
     description = _UNSAFE.sub("_", session.description)
     options = "  bfd on;\n" if session.bfd else ""
     if session.as_number != as_number:
-        options += "  allow local as 1;\n"
+        options += f"  allow local as {1 + PREPENDED};\n"
     return f"""\
 protocol bgp {session.name} {{
   description "{description}";
@@ -242,7 +243,7 @@ protocol bgp {session.name} {{
   error wait time 1, 10;
   ipv{version} {{
     import filter {"host" if session.host else "peer"}_in{version};
-    export filter bgp_out{version};
+    export filter {"i" if session.as_number == as_number else ""}bgp_out{version};
     igp table nexthops{version};
     next hop self;
     add paths rx;

@@ -8,26 +8,38 @@ from collections.abc import Collection
 from ipaddress import collapse_addresses
 
 from calico.model.ids import Address, Prefix
-from calico.plan.host import PROTOCOL
+from calico.plan.host import PROTOCOL, YIELDING_METRIC
 
 _OURS = f"krt_source = {PROTOCOL}"  # how the kernel tells this host's own routes
+PREPENDED = 8
+"""How much longer the path of a route that yields is: more than any way in a fabric.
+
+The other host may be some routers away, and the one that yields next to the sender.
+"""
+_YIELDS = f"krt_metric = {YIELDING_METRIC}"  # of an instance on the way out
 
 
 def render_filters(
-    version: int, prefixes: Collection[Prefix], source: Address | None
+    version: int, prefixes: Collection[Prefix], source: Address | None, as_number: int
 ) -> str:
     """Render a family's filters: which routes come in, go out, and are in the kernel.
 
     `prefixes` are the cloud's subnets (those of the other family do not count),
-    `source` is the host's own address.
+    `source` is the host's own address, `as_number` its AS.
 
     What is learned from the kernel: this host's routes to instances, and whatever the
     host uses to reach next hops. The first beat BGP's (preference 100), so that an
     address with a second home elsewhere stays announced from here. The second go to a
     table of their own besides: a next hop must not be looked up among BGP's routes,
     whose default would have to be resolved by itself.
+
+    A route that yields is announced as the worse one, so that everybody takes the
+    other host's as soon as that announces it; and this host too, which withdraws its
+    own by that. A preference does not leave an AS, and an AS must not be in a path
+    within itself: so it is said in two ways, to peers of this AS and to others.
     """
-    return _kernel_filters(version, prefixes, source) + _bgp_filters(version)
+    kernel = _kernel_filters(version, prefixes, source)
+    return kernel + _bgp_filters(version, as_number)
 
 
 def _kernel_filters(
@@ -41,7 +53,10 @@ function calico{version}() {{
 }}
 filter kernel_in{version} {{
   if calico{version}() then {{
-    if {_OURS} then {{ preference = 200; accept; }}
+    if {_OURS} then {{
+      if {_YIELDS} then preference = 50; else preference = 200;
+      accept;
+    }}
     reject;
   }}
   if {_OURS} then reject;
@@ -58,8 +73,10 @@ filter underlay{version} {{
 """
 
 
-def _bgp_filters(version: int) -> str:
+def _bgp_filters(version: int, as_number: int) -> str:
     default = "0.0.0.0/0" if version == 4 else "::/0"
+    longer = "\n".join([f"    bgp_path.prepend({as_number});"] * PREPENDED)
+    own = f'proto = "kernel{version}" && {_OURS} && calico{version}()'
     return f"""\
 filter peer_in{version} {{
   if net = {default} || calico{version}() then accept;
@@ -70,8 +87,16 @@ filter host_in{version} {{
   reject;
 }}
 filter bgp_out{version} {{
-  if proto = "kernel{version}" && {_OURS} && calico{version}() then accept;
-  reject;
+  if !({own}) then reject;
+  if {_YIELDS} then {{
+{longer}
+  }}
+  accept;
+}}
+filter ibgp_out{version} {{
+  if !({own}) then reject;
+  if {_YIELDS} then bgp_local_pref = 50;
+  accept;
 }}
 """
 

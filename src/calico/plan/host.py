@@ -45,6 +45,7 @@ from calico.policy.floating import RefusedNat, Translations, settle
 from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
+YIELDING_METRIC = 4096  # after BIRD's routes, which have 32
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
 METADATA4 = IPv4Address("169.254.169.254")
 METADATA6 = IPv6Address("fe80::a9fe:a9fe")
@@ -132,11 +133,15 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route to something local; `source` is what the host itself answers from."""
+    """A route to something local; `source` is what the host itself answers from.
+
+    One that is `yielding` gives way to any other: its port is on the way out.
+    """
 
     destination: Prefix
     interface: InterfaceName
     source: Address | None = None
+    yielding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,7 @@ class Multipath:
     destination: Prefix
     hops: tuple[Hop, ...]
     source: Address | None = None
+    yielding: bool = False
 
 
 Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath | Shaper
@@ -169,12 +175,14 @@ class HostFacts:
     """What a plan has to know of the host: its addresses, `tap` links and uplinks.
 
     `log_limit` is the operator's, for packets that are logged; `metadata` says whether
-    instances have a metadata service.
+    instances have a metadata service. `arrived` are the taps that have a route: what
+    has come stays, whatever an agent remembers.
     """
 
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
     taps: frozenset[InterfaceName] = frozenset()
+    arrived: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
     metadata: bool = False
@@ -193,13 +201,16 @@ class Refused:
 class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists.
 
-    Endpoints are without their `refused_pairs` and `refused_nats`.
+    Endpoints are without their `refused_pairs` and `refused_nats`. `awaited` are those
+    of `served` whose instance still runs elsewhere, each with the routes to make when
+    it comes.
     """
 
     state: State
     filter: Sections
     served: tuple[Endpoint, ...] = ()
     absent: tuple[Endpoint, ...] = ()
+    awaited: tuple[tuple[Endpoint, State], ...] = ()
     refused: tuple[Refused, ...] = field(default=())
     refused_pairs: tuple[RefusedPair, ...] = ()
     refused_nats: tuple[RefusedNat, ...] = ()
@@ -224,7 +235,8 @@ def key_of(item: Item) -> Key:
             rank = 3 if isinstance(item, LocalAddress) else 4
             return (rank, interface, str(address))
         case Route(destination=destination) | Multipath(destination=destination):
-            return (5, str(destination), "")  # either replaces the other
+            # Either replaces the other; but a metric makes it another route.
+            return (5, str(destination), "yielding" if item.yielding else "")
         case Shaper(interface, direction):
             return (6, interface, direction.value)
         case _:
@@ -275,16 +287,20 @@ def plan_host(
     accepted, refused_nats = settle(
         accepted, world.subnets.values(), {facts.address4, facts.address6}
     )
+    awaited = {e.port for e in accepted if _is_awaited(e, facts)}
+    accepted = _without_nats(accepted, awaited)
     served = tuple(e for e in accepted if e.interface in facts.taps)
+    present = tuple(e for e in served if e.port not in awaited)
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
         items += _endpoint_items(endpoint)
     if facts.metadata:
         items += _metadata_addresses(served)
-    items += _routes(served, facts)
+    items += _routes(present, facts)
+    state = state_of(items)
     return HostPlan(
-        state=state_of(items),
+        state=state,
         filter=(planner or FilterPlanner()).plan(
             accepted,
             world.subnets.values(),
@@ -300,13 +316,41 @@ def plan_host(
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
+        awaited=tuple(
+            (e, _arrival(e, facts, state)) for e in served if e.port in awaited
+        ),
         refused=refused,
         refused_pairs=refused_pairs,
         refused_nats=refused_nats,
         translations=Translations(
-            current=dict(_translations(served)), subnets=world.subnets.values()
+            current=dict(_translations(present)), subnets=world.subnets.values()
         ),
     )
+
+
+def _is_awaited(endpoint: Endpoint, facts: HostFacts) -> bool:
+    """Tell whether an endpoint's instance runs on another host, and is to come here."""
+    return endpoint.arriving_from is not None and endpoint.interface not in (
+        facts.arrived
+    )
+
+
+def _without_nats(
+    endpoints: Iterable[Endpoint], awaited: Collection[PortId]
+) -> tuple[Endpoint, ...]:
+    """Take from awaited ports their floating IPs, which lead elsewhere until then."""
+    return tuple(
+        replace(e, nats=()) if e.port in awaited and e.nats else e for e in endpoints
+    )
+
+
+def _arrival(endpoint: Endpoint, facts: HostFacts, state: State) -> State:
+    """Return the routes to make at once when an awaited instance has come.
+
+    An address that another port here has as well is left to the next pass.
+    """
+    routes = state_of(_routes([endpoint], facts))
+    return {key: item for key, item in routes.items() if key not in state}
 
 
 def link_local(mac: Mac) -> IPv6Address:
@@ -374,9 +418,12 @@ def _rp_filter(endpoint: Endpoint) -> str:
 
     Strict where every source has its route on the tap. A pair's address may be another
     port's too, and routed there, and on an interface without an address the kernel's
-    loose mode refuses that like the strict one: the filter alone decides then.
+    loose mode refuses that like the strict one: the filter alone decides then. So it
+    does of a port on the move, whose addresses may be routed to its other host.
     """
-    return "1" if endpoint.port_security and not endpoint.pairs else "0"
+    moves = endpoint.arriving_from or endpoint.leaving_to
+    strict = endpoint.port_security and not endpoint.pairs and not moves
+    return "1" if strict else "0"
 
 
 def _translations(
@@ -389,28 +436,46 @@ def _translations(
 
 
 def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:
-    """Yield routes; fixed addresses go before floating IPs, and these before pairs.
+    """Yield the ways to all that the ports have; of one on the way out yielding ones.
+
+    What another port here has as well, leads to that one alone.
+    """
+    served = tuple(served)
+    staying = _homes(e for e in served if not e.leaving_to)
+    leaving = _homes(e for e in served if e.leaving_to)
+    for prefix, macs in staying.items():
+        yield from _ways(prefix, macs, facts)
+    for prefix in leaving.keys() - staying.keys():
+        yield from _ways(prefix, leaving[prefix], facts, yielding=True)
+
+
+def _homes(
+    endpoints: Iterable[Endpoint],
+) -> dict[Prefix, dict[InterfaceName, Mac]]:
+    """Return who has a prefix: fixed addresses before floating IPs before pairs.
 
     Of the ports that come first all are used. A floating IP is translated before it is
     routed: its route is there to be announced, and for neighbours who ask for it.
     """
-    served = tuple(served)
     fixed: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
     floating: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
     paired: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
-    for endpoint in served:
+    for endpoint in endpoints:
         for address in endpoint.addresses:
             fixed[single(address)][endpoint.interface] = endpoint.mac
         for nat in endpoint.nats:
             floating[single(nat.external)][endpoint.interface] = endpoint.mac
         for pair in endpoint.pairs:
             paired[pair.prefix].setdefault(endpoint.interface, pair.mac)
-    for prefix, macs in {**paired, **floating, **fixed}.items():
-        yield from _ways(prefix, macs, facts)
+    return {**paired, **floating, **fixed}
 
 
 def _ways(
-    prefix: Prefix, macs: Mapping[InterfaceName, Mac], facts: HostFacts
+    prefix: Prefix,
+    macs: Mapping[InterfaceName, Mac],
+    facts: HostFacts,
+    *,
+    yielding: bool = False,
 ) -> Iterator[Item]:
     """Yield the route to the ports that have a prefix, and what it needs.
 
@@ -420,7 +485,7 @@ def _ways(
     source = facts.address4 if prefix.version == 4 else facts.address6
     ports = sorted(macs.items())
     if len(ports) == 1:
-        yield Route(prefix, ports[0][0], source)
+        yield Route(prefix, ports[0][0], source, yielding)
         return
     hops = []
     for interface, mac in ports:
@@ -428,4 +493,4 @@ def _ways(
         hops.append(Hop(interface, via))
         if via is not None:
             yield Neighbour(interface, via, mac)
-    yield Multipath(prefix, tuple(hops), source)
+    yield Multipath(prefix, tuple(hops), source, yielding)

@@ -20,7 +20,14 @@ from oslo_log import log
 from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import host_side_mac, parse_mac
-from calico.server import guard, inventory, journal, l2_adjacency, options
+from calico.server import (
+    bindings,
+    guard,
+    inventory,
+    journal,
+    l2_adjacency,
+    options,
+)
 from calico.server.address_space import AddressSpace
 from calico.server.agents import AGENT_TYPE
 from calico.server.driver_name import NAME
@@ -60,6 +67,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)
         journal.watch_logs(sa.event.listen)
+        bindings.watch(sa.event.listen, self._publisher.wake)
         self._logging = LogDriver(self._publisher.wake)
         self._guard = guard.Guard(self._settings.allowed_pairs, sa.event.listen)
         self._space = AddressSpace(

@@ -27,8 +27,9 @@ from calico.model.ids import Invalid
 from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
-from calico.server import floating, grounds, options, translate
+from calico.server import bindings, floating, grounds, options, translate
 from calico.server.journal import Kind, Subject
+from calico.server.placement import endpoints as placed
 from calico.server.qos_rules import policy_of
 from calico.server.translate import Omitted, Surroundings
 
@@ -40,19 +41,31 @@ def admin() -> Any:
     return neutron_context.get_admin_context()
 
 
-def endpoints(ids: Collection[str]) -> dict[str, Endpoint]:
-    """Return the endpoints of those ports that a host is to serve, by port id."""
+def endpoints(ids: Collection[str]) -> dict[str, tuple[Endpoint, ...]]:
+    """Return the endpoints of those ports that a host is to serve, by port id.
+
+    The first of a port's is that of the host that it is bound to, others are those of
+    the hosts that its instance comes from or goes to.
+    """
     context, plugin = admin(), directory.get_plugin()
     ports = plugin.get_ports(context, filters={"id": list(ids)})
-    served = [port for port in ports if translate.is_published(port)]
+    placements = bindings.read(context, ids)
+    served = [
+        port
+        for port in ports
+        if (placement := placements.get(port["id"]))
+        and placement.served
+        and translate.is_published(port)
+    ]
     around = _surroundings(context, plugin, served)
     found = {}
     for port in served:
         try:
-            found[port["id"]], omitted = translate.endpoint(port, around)
+            active, omitted = translate.endpoint(port, around)
         except Invalid as e:
             LOG.error("Port %s is not published: %s", port["id"], e)  # noqa: TRY400 - the reason says it all
         else:
+            found[port["id"]] = placed(active, placements[port["id"]])
             _report(f"Port {port['id']}", omitted)
     return found
 

@@ -143,11 +143,13 @@ def watch_address_groups(listen: Callable[..., Any]) -> None:
     """
     kind = Kind.ADDRESS_GROUP
     for moment in _MOMENTS:
-        listen(AddressGroupRow, moment, lambda _m, c, row: _note(c, kind, row.id))
+        listen(
+            AddressGroupRow, moment, lambda _m, c, row: note(c, Subject(kind, row.id))
+        )
         listen(
             AddressAssociation,
             moment,
-            lambda _m, c, row: _note(c, kind, row.address_group_id),
+            lambda _m, c, row: note(c, Subject(kind, row.address_group_id)),
         )
 
 
@@ -158,9 +160,10 @@ def watch_logs(listen: Callable[..., Any]) -> None:
     is `sqlalchemy.event.listen`.
     """
     for moment in _MOMENTS:
-        listen(LogRow, moment, lambda _m, c, row: _note(c, Kind.LOG, row.id))
+        listen(LogRow, moment, lambda _m, c, row: note(c, Subject(Kind.LOG, row.id)))
 
 
-def _note(connection: Any, kind: Kind, object_id: str) -> None:
-    values = {"kind": kind.value, "id": object_id}
+def note(connection: Any, subject: Subject) -> None:
+    """Remember an object in the transaction of a connection, from a mapper's event."""
+    values = {"kind": subject.kind.value, "id": subject.id}
     connection.execute(sa.insert(JournalRow).values(**values))

@@ -6,6 +6,7 @@ order of events never matters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from calico.model.codec import encode_endpoint, encode_subnet
 from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, SubnetId
 from calico.model.keys import Keys
 from calico.model.logs import Log, encode_log
+from calico.model.migration import encode_migration
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.model.resource import parse_json
@@ -38,16 +40,23 @@ _T = TypeVar("_T")
 
 Writes = list[Put | Delete]
 
+Endpoints = tuple[Endpoint, ...]
+"""A port's endpoints: that of the host that it is bound to, then others."""
+
 
 class Unpublishable(Exception):  # noqa: N818 - it names what the object is
     """This one object cannot be published now; others can. The message says why."""
 
 
 class PublishedPort(msgspec.Struct):
-    """The record of what is in etcd for a port: its endpoint's key and its members'."""
+    """The record of what is in etcd for a port: its endpoint's key and its members'.
+
+    `moves` are the keys of its endpoints on other hosts, and of the migrations.
+    """
 
     endpoint: str
     members: list[str] = []
+    moves: list[str] = []
     # False while keys too many for one transaction are being written.
     complete: bool = True
 
@@ -62,7 +71,7 @@ class Publication:
     def ports(
         self,
         ids: Sequence[str],
-        read: Callable[[Sequence[str]], Mapping[str, Endpoint]],
+        read: Callable[[Sequence[str]], Mapping[str, Endpoints]],
     ) -> None:
         """Publish or withdraw ports; `read` reads their endpoints from the database.
 
@@ -130,7 +139,7 @@ class Publication:
     def _record(self, port: str) -> Item | None:
         return self._store.get(self._keys.published_port(PortId(port)))
 
-    def _port(self, port: PortId, wanted: Endpoint | None, old: Item | None) -> bool:
+    def _port(self, port: PortId, wanted: Endpoints | None, old: Item | None) -> bool:
         """Return whether the port is now in etcd as wanted; False after a lost race."""
         record = self._keys.published_port(port)
         before = _decode(old)
@@ -146,29 +155,42 @@ class Publication:
         last = Put(key=record, value=msgspec.json.encode(after))
         return self._swap_port(last, old, writes, after)
 
-    def _published(self, endpoint: Endpoint) -> PublishedPort:
-        keys = self._keys
+    def _published(self, wanted: Endpoints) -> PublishedPort:
+        keys, (active, *others) = self._keys, wanted
+        moves = [keys.endpoint(one.host, one.device, one.port) for one in others]
+        moves += [_migration_key(keys, target) for _, target in migrations(wanted)]
         return PublishedPort(
-            endpoint=keys.endpoint(endpoint.host, endpoint.device, endpoint.port),
+            endpoint=keys.endpoint(active.host, active.device, active.port),
             members=sorted(
-                keys.member(m.group, m.address, m.port) for m in members(endpoint)
+                keys.member(m.group, m.address, m.port) for m in members(active)
             ),
+            moves=sorted(moves),
         )
 
     def _differences(
-        self, wanted: Endpoint, before: PublishedPort | None, after: PublishedPort
+        self, wanted: Endpoints, before: PublishedPort | None, after: PublishedPort
     ) -> Writes:
         """Return the writes that lead from one record to another; nothing besides."""
         known = set(before.members) if before and before.complete else set()
         new: Writes = [Put(key=k, value=b"{}") for k in after.members if k not in known]
         stale: set[str] = set(_all_keys(before)) if before else set()
-        stale -= {after.endpoint, *after.members}
-        item = self._store.get(after.endpoint)
-        old_value = item.value if item else None
-        value = encode_endpoint(wanted, self._keys, old_value)
-        if value != old_value:
-            new.append(Put(key=after.endpoint, value=value))
+        stale -= set(_all_keys(after))
+        for one in wanted:
+            key = self._keys.endpoint(one.host, one.device, one.port)
+            new += self._change(key, partial(encode_endpoint, one, self._keys))
+        for source, target in migrations(wanted):
+            key = _migration_key(self._keys, target)
+            new += self._change(
+                key, partial(encode_migration, source, target, self._keys)
+            )
         return [*(Delete(key=key) for key in sorted(stale)), *new]
+
+    def _change(self, key: str, encode: Callable[[bytes | None], bytes]) -> Writes:
+        """Return the write of a key, if it would change anything."""
+        item = self._store.get(key)
+        old = item.value if item else None
+        value = encode(old)
+        return [] if value == old else [Put(key=key, value=value)]
 
     def _swap_port(
         self,
@@ -185,7 +207,7 @@ class Publication:
         """
         if listed is None or len(writes) < MAX_OPERATIONS:
             return self._swap(Compare.unchanged(last.key, old), [last, *writes])
-        names = {*listed.members, *(write.key for write in writes)}
+        names = {*_all_keys(listed), *(write.key for write in writes)}
         started = PublishedPort(
             endpoint=listed.endpoint,
             members=sorted(names - {listed.endpoint}),
@@ -238,4 +260,14 @@ def _decode(item: Item | None) -> PublishedPort | None:
 
 
 def _all_keys(record: PublishedPort) -> list[str]:
-    return [record.endpoint, *record.members]
+    return [record.endpoint, *record.members, *record.moves]
+
+
+def migrations(endpoints: Endpoints) -> list[tuple[Endpoint, Endpoint]]:
+    """Return the source and target of each migration that a port's endpoints make."""
+    active, *others = endpoints
+    return [(active, one) if one.arriving_from else (one, active) for one in others]
+
+
+def _migration_key(keys: Keys, target: Endpoint) -> str:
+    return keys.migration(target.host, target.device, target.port)

@@ -44,7 +44,6 @@ from calico.model.records import (
     Subnet,
 )
 from calico.policy.ownership import Grounds, grounded
-from calico.server.driver_name import NAME
 from calico.server.qos_rules import limits, policy_of
 
 NETWORK_TYPES = frozenset({"local", "flat"})
@@ -110,18 +109,13 @@ class Omitted:
 
 
 def is_published(port: Neutron) -> bool:
-    """Tell whether a host is to serve a port: bound by this driver, in use and up.
+    """Tell whether a port that this driver bound is to be served: in use and up.
 
     A port that is administratively down is not published at all, which cuts it off
     (S18).
     """
-    drivers = (port.get("binding:vif_details") or {}).get("bound_drivers", {})
     return bool(
-        port["admin_state_up"]
-        and port.get("binding:host_id")
-        and port.get("binding:vif_type") == "tap"
-        and NAME in drivers.values()
-        and port["device_id"]
+        port["admin_state_up"] and port.get("binding:host_id") and port["device_id"]
     )
 
 

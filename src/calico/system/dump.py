@@ -24,6 +24,7 @@ from calico.plan.host import (
     DHCP_BRIDGE,
     PROTOCOL,
     TAP,
+    YIELDING_METRIC,
     Bridge,
     Hop,
     Key,
@@ -189,6 +190,8 @@ def _routes(
         (index,) = struct.unpack("=i", found.get(4, b"\0\0\0\0"))
         name = names.get(index, InterfaceName(""))
         source = _ip(found[7]) if 7 in found else None
+        (metric,) = struct.unpack("=I", found.get(6, bytes(4)))  # RTA_PRIORITY
+        yielding = metric == YIELDING_METRIC
         destination: Prefix
         if family == socket.AF_INET:
             destination = IPv4Network((found.get(1, bytes(4)), length))
@@ -198,11 +201,12 @@ def _routes(
             hops = sorted(
                 _hops(found[9], names), key=lambda h: (h.interface, str(h.via))
             )
-            yield Multipath(destination, tuple(hops), source)
+            yield Multipath(destination, tuple(hops), source, yielding)
         elif 5 in found:  # RTA_GATEWAY: all that is left of a multipath route
-            yield Multipath(destination, (Hop(name, _ip(found[5])),), source)
+            hop = Hop(name, _ip(found[5]))
+            yield Multipath(destination, (hop,), source, yielding)
         else:
-            yield Route(destination, name, source)
+            yield Route(destination, name, source, yielding)
 
 
 def _hops(octets: bytes, names: dict[int, InterfaceName]) -> Iterator[Hop]:

@@ -20,6 +20,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from calico.model.ids import InterfaceName, Prefix
 from calico.plan.host import (
     PROTOCOL,
+    YIELDING_METRIC,
     Bridge,
     Link,
     LocalAddress,
@@ -266,7 +267,9 @@ def _destination_message(item: Route | Multipath) -> Any:
     message["type"] = _UNICAST
     message["scope"] = _LINK_SCOPE if destination.version == 4 else _UNIVERSE
     message["attrs"] = [("RTA_DST", str(destination.network_address))]
-    if destination.version == 6:
+    if item.yielding:
+        message["attrs"].append(("RTA_PRIORITY", YIELDING_METRIC))
+    elif destination.version == 6:
         # IPv4 routes without a metric go before BIRD's; IPv6's default would go after.
         message["attrs"].append(("RTA_PRIORITY", _METRIC6))
     if item.source is not None:

@@ -1,9 +1,11 @@
 """Publication against the strict store in memory, failing where a test says."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import permutations
 
 import pytest
 
@@ -21,10 +23,10 @@ from calico.model.ids import (
 )
 from calico.model.keys import Keys
 from calico.model.records import Endpoint
-from calico.server.publish import Publication
+from calico.server.publish import Endpoints, Publication
 
 KEYS = Keys()
-Read = Callable[[Sequence[str]], Mapping[str, Endpoint]]
+Read = Callable[[Sequence[str]], Mapping[str, Endpoints]]
 PORT = PortId("0b9de9b4-0a30-4d3b-a5a8-8e2a5a3f0001")
 ENDPOINT = Endpoint(
     host=HostName("h1"),
@@ -43,18 +45,27 @@ ENDPOINT = Endpoint(
 MANY = replace(ENDPOINT, groups=frozenset(GroupId(f"sg{n}") for n in range(300)))
 
 
-def as_wanted(_ids: Sequence[str]) -> Mapping[str, Endpoint]:
-    return {PORT: ENDPOINT}
+# On the way from h1 to h2: prepared, and activated.
+TO = HostName("h2")
+PREPARED = (
+    replace(ENDPOINT, leaving_to=TO),
+    replace(ENDPOINT, host=TO, arriving_from=ENDPOINT.host),
+)
+ACTIVATED = (replace(ENDPOINT, host=TO), replace(ENDPOINT, leaving_to=TO))
 
 
-def just(endpoint: Endpoint | None) -> Read:
-    return lambda _ids: {PORT: endpoint} if endpoint else {}
+def as_wanted(_ids: Sequence[str]) -> Mapping[str, Endpoints]:
+    return {PORT: (ENDPOINT,)}
 
 
-def published(endpoint: Endpoint | None) -> str:
+def just(*endpoints: Endpoint) -> Read:
+    return lambda _ids: {PORT: endpoints} if endpoints else {}
+
+
+def published(*endpoints: Endpoint) -> str:
     """Return what the store holds where nothing was ever interrupted."""
     store = MemoryStore()
-    Publication(store, KEYS).ports([PORT], just(endpoint))
+    Publication(store, KEYS).ports([PORT], just(*endpoints))
     return str(store)
 
 
@@ -72,26 +83,63 @@ def test_p41_a_record_that_cannot_be_read_is_replaced(value: bytes) -> None:
 
 
 STATES = {
-    "nothing": None,
-    "one group": ENDPOINT,
-    "many groups": MANY,
-    "other groups": replace(MANY, groups=frozenset([GroupId("x"), GroupId("sg7")])),
+    "nothing": (),
+    "one group": (ENDPOINT,),
+    "many groups": (MANY,),
+    "other groups": (replace(MANY, groups=frozenset([GroupId("x"), GroupId("sg7")])),),
+    "on the way": PREPARED,
 }
 
 
 @pytest.mark.parametrize("after", STATES.values(), ids=STATES)
 @pytest.mark.parametrize("calls", range(9))
-@pytest.mark.parametrize("interrupted", [None, ENDPOINT], ids=["withdraw", "shrink"])
+@pytest.mark.parametrize(
+    "interrupted", [(), (ENDPOINT,), PREPARED], ids=["withdraw", "shrink", "prepare"]
+)
 def test_p20_what_was_interrupted_leaves_no_key_behind(
-    interrupted: Endpoint | None, calls: int, after: Endpoint | None
+    interrupted: Endpoints, calls: int, after: Endpoints
 ) -> None:
     store = MemoryStore()
     publication = Publication(store, KEYS)
     publication.ports([PORT], just(MANY))
     store.fail(*[None] * calls, Temporary("etcd is away"))
     with suppress(Temporary):
-        publication.ports([PORT], just(interrupted))
+        publication.ports([PORT], just(*interrupted))
     for _ in range(2):  # the first of them may be the one that is interrupted
         with suppress(Temporary):
-            publication.ports([PORT], just(after))
-    assert str(store) == published(after)
+            publication.ports([PORT], just(*after))
+    assert str(store) == published(*after)
+
+
+ORDER = [(ENDPOINT,), PREPARED, ACTIVATED, (ACTIVATED[0],)]
+
+
+@pytest.mark.parametrize("order", list(permutations(ORDER)))
+def test_each_step_of_a_migration_leads_to_the_same_from_any_other(
+    order: tuple[Endpoints, ...],
+) -> None:
+    store = MemoryStore()
+    for endpoints in order:
+        before = store.get_prefix(KEYS.members).items
+        Publication(store, KEYS).ports([PORT], just(*endpoints))
+        after = store.get_prefix(KEYS.members).items
+        assert str(store) == published(*endpoints)
+        assert before in ({}, after), "the member index does not change"
+
+
+def test_a_migration_is_published_for_other_readers_of_the_model() -> None:
+    store = MemoryStore()
+    for endpoints in (PREPARED, ACTIVATED):
+        Publication(store, KEYS).ports([PORT], just(*endpoints))
+        item = store.get(KEYS.migration(TO, ENDPOINT.device, PORT))
+        assert item is not None
+        spec = json.loads(item.value)["spec"]
+        assert spec["source"]["workloadEndpoint"] == {
+            "hostname": "h1",
+            "orchestratorID": "openstack",
+            "workloadID": "instance",
+            "endpointID": PORT,
+        }
+        assert spec["target"]["workloadEndpoint"]["hostname"] == "h2"
+    Publication(store, KEYS).ports([PORT], just(ACTIVATED[0]))
+    assert store.get(KEYS.migration(TO, ENDPOINT.device, PORT)) is None
