@@ -147,6 +147,10 @@ def test_a_route_that_yields_gives_way_to_another_hosts(mesh: list[Speaker]) -> 
     a, b, c = mesh
     a.add_route("10.65.0.12/32", "metric", str(YIELDING_METRIC))
     assert c.await_route("10.65.0.12")["gateway"] == "172.30.0.1"
+    # Worse before there is a better one: else both are used until it is withdrawn.
+    said = c.bird.ask("show route for 10.65.0.12 all").text
+    assert "BGP.local_pref: 50" in said
+    assert "BGP.as_path: \n" in said
     b.add_route("10.65.0.12/32")
     eventually(lambda: c.routes()["10.65.0.12"].get("gateway") == "172.30.0.2")
     # The host that it leaves sends on what still comes to it.
