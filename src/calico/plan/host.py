@@ -305,13 +305,7 @@ def plan_host(
             accepted,
             world.subnets.values(),
             world.groups,
-            FilterFacts(
-                taps=facts.taps,
-                uplinks=facts.uplinks,
-                log_limit=facts.log_limit,
-                metadata=facts.metadata,
-                bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
-            ),
+            _filter_facts(world, facts),
             Wishes(logs=world.logs, operator=world.operator),
         ),
         served=served,
@@ -325,6 +319,16 @@ def plan_host(
         translations=Translations(
             current=dict(_translations(present)), subnets=world.subnets.values()
         ),
+    )
+
+
+def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:
+    return FilterFacts(
+        taps=facts.taps,
+        uplinks=facts.uplinks,
+        log_limit=facts.log_limit,
+        metadata=facts.metadata,
+        bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
     )
 
 
