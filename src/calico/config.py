@@ -6,8 +6,10 @@ else is handed a frozen value.
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,6 +40,44 @@ class EtcdSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataSettings:
+    """Where metadata comes from: URLs of one or more backends, as Nova's are. TLS.
+
+    Without `backends` there is no metadata service. The secret is shared with them, and
+    given as it is or as a file that holds it. `ca`, `cert` and `key` are PEM files.
+    """
+
+    backends: tuple[str, ...] = ()
+    shared_secret: str | None = None
+    shared_secret_file: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        for url in self.backends:
+            _check_backend(url)
+        secrets = [s for s in (self.shared_secret, self.shared_secret_file) if s]
+        if self.backends and len(secrets) != 1:
+            raise ValueError(
+                "metadata: backends need shared_secret or shared_secret_file"
+            )
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("metadata: cert and key go together")
+
+
+def _check_backend(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        valid = parts.port is None or parts.port > 0
+    except ValueError as e:
+        raise ValueError(f"metadata.backends: {url!r}: {e}") from e
+    valid = valid and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if not valid or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+        raise ValueError(f"metadata.backends: {url!r} is not like https://HOST:PORT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """What an agent is told about its host. Times in seconds.
 
@@ -64,6 +104,7 @@ class AgentSettings:
     log_rate: int = 100
     log_burst: int = 25
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
+    metadata: MetadataSettings = field(default_factory=MetadataSettings)
 
     def __post_init__(self) -> None:
         for name in self.uplinks:
@@ -81,11 +122,25 @@ def load_agent_settings(path: Path) -> AgentSettings:
         # msgspec ignores unknown names in dataclasses; a misspelt setting must not be.
         _refuse_unknown(table, AgentSettings, "")
         _refuse_unknown(table.get("etcd", {}), EtcdSettings, "etcd.")
+        _refuse_unknown(table.get("metadata", {}), MetadataSettings, "metadata.")
         return msgspec.convert(table, AgentSettings, dec_hook=_decode)
     except OSError as e:
         raise BadSettings(f"{path}: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as e:
         raise BadSettings(f"{path}: {e}") from e
+
+
+def encode_metadata(settings: MetadataSettings, stamps: Sequence[int]) -> bytes:
+    """Return settings as a file of the agent's; `stamps` make it another file."""
+    return msgspec.json.encode([settings, stamps], enc_hook=str)
+
+
+def read_metadata(text: bytes) -> MetadataSettings:
+    """Return the settings in such a file; msgspec's errors for anything else."""
+    kind = tuple[MetadataSettings, tuple[int, ...]]
+    settings: MetadataSettings
+    settings, _ = msgspec.json.decode(text, type=kind, dec_hook=_decode)
+    return settings
 
 
 def _decode(kind: type, value: object) -> object:

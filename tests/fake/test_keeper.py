@@ -11,6 +11,7 @@ from tests.unit.hosts import pair, world
 
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
+from calico.model.qos import Qos, bandwidth, packet_rate
 from calico.model.records import Endpoint
 from calico.plan.host import (
     DHCP_BRIDGE,
@@ -22,11 +23,18 @@ from calico.plan.host import (
     interfaces_of,
 )
 from calico.plan.nft import Part
+from calico.plan.shaping import Shaper
 from calico.reconcile.filter import FilterChange
 from calico.system.fake_kernel import FakeKernel
 
 PORTS = tuple(endpoint(number) for number in range(2, 6))
 A, B = PORTS[:2]
+SLOW = Qos(
+    ingress=bandwidth(1000),
+    egress=bandwidth(2000),
+    egress_packets=packet_rate(10),
+    dscp=46,
+)
 
 
 def run(kernel: FakeKernel, *endpoints: Endpoint) -> Outcome:
@@ -54,14 +62,16 @@ def test_one_pass_serves_and_the_next_has_nothing_to_do() -> None:
 
 worlds = st.lists(
     st.builds(
-        lambda port, secure, paired: replace(
+        lambda port, secure, paired, qos: replace(
             port,
             port_security=secure,
             pairs=(pair("10.70.0.0/16", port.mac),) if paired else (),
+            qos=qos,
         ),
         st.sampled_from(PORTS),
         st.booleans(),
         st.booleans(),
+        st.sampled_from([Qos(), SLOW, replace(SLOW, dscp=None, ingress=None)]),
     ),
     unique_by=lambda port: port.port,
 )
@@ -86,6 +96,42 @@ def item_count(endpoints: tuple[Endpoint, ...]) -> int:
     kernel = fresh()
     run(kernel, *endpoints)
     return len(kernel.items)
+
+
+def test_p52_a_port_whose_limit_fails_stays_shut() -> None:
+    kernel = fresh()
+    kernel.refuse = lambda item: isinstance(item, Shaper)
+    assert run(kernel, replace(A, qos=SLOW), B).failed == {A.interface}
+    assert {e.interface for e in kernel.elements if e.set == "to_port"} == {B.interface}
+
+
+def test_a_port_whose_packet_limit_is_refused_is_told_and_shut_alone() -> None:
+    kernel = fresh()
+    kernel.refuse_filter = lambda change: any("_rate." in p.name for p in change.put)
+    outcome = run(kernel, replace(A, qos=SLOW), B)
+    assert outcome.failed == {A.interface}
+    assert [p.subject for p in outcome.problems] == [f"filter of {A.interface}"]
+    kernel.refuse_filter = lambda _: False
+    assert run(kernel, replace(A, qos=SLOW), B).problems == ()
+    assert converged(kernel, replace(A, qos=SLOW), B)
+
+
+def test_a_tap_that_was_made_anew_gets_its_limits_again() -> None:
+    kernel, slow = fresh(), replace(A, qos=SLOW)
+    run(kernel, slow)
+    before = dict(kernel.items)
+    kernel.plug(A.interface)
+    run(kernel, slow)
+    assert kernel.items == before
+
+
+def test_of_a_port_that_went_no_detour_is_left() -> None:
+    kernel = fresh()
+    run(kernel, replace(A, qos=SLOW))
+    kernel.unplug(A.interface)
+    assert any(isinstance(item, Shaper) for item in kernel.items.values())
+    assert run(kernel).problems == ()
+    assert not any(isinstance(item, Shaper) for item in kernel.items.values())
 
 
 @pytest.mark.parametrize("number", range(item_count((A,))))

@@ -20,6 +20,7 @@ from calico.model.ids import (
     SubnetId,
 )
 from calico.model.logs import Log
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
@@ -62,6 +63,7 @@ class HostBed:
     cutter: Cutter = field(default_factory=lambda: Cutter(KernelConnections()))
     groups: Groups = OPEN_GROUPS
     logs: tuple[Log, ...] = ()
+    operator: OperatorWorld = NO_OPERATOR
     inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
@@ -96,7 +98,9 @@ class HostBed:
             gateways = plan_dnsmasq(world).gateways
             _, delta = self.keeper.compare(world, gateways, resync=resync)
             outcome = self.keeper.apply(delta)
-            problems = self.cutter.follow(outcome, delta.filter, self.groups)
+            problems = self.cutter.follow(
+                outcome, delta.filter, self.groups, self.operator
+            )
             return replace(outcome, problems=(*outcome.problems, *problems))
 
     def changes(self, *endpoints: Endpoint, resync: bool = True) -> list[str]:
@@ -116,6 +120,7 @@ class HostBed:
             subnets=SUBNETS,
             groups=self.groups,
             logs=self.logs,
+            operator=self.operator,
         )
 
     def restart(self) -> None:

@@ -293,3 +293,37 @@ def test_p29_what_was_seen_decides_what_else_is_followed() -> None:
     assert {"/a/1": b"/key", "/key": b"/deep/"} not in copies, "never half of it"
     assert {"/a/1": b"/other"} not in copies, "never half of it"
     assert not any("/deep/3" in (copy or ()) for copy in copies)
+
+
+def shows(watch: Watch, wanted: dict[str, bytes]) -> bool:
+    return watch.items() == wanted
+
+
+def test_ranges_within_each_other_are_followed_side_by_side() -> None:
+    def more(seen: Seen) -> Ranges:
+        # A host's own ports are followed always, all ports now and then.
+        wide = b"wide" in seen.get("/a/own/", {}).values()
+        return Ranges(prefixes=frozenset({"/a/"} if wide else ()))
+
+    with EtcdServer() as server:
+        client = Client(server.settings)
+        client.put("/a/own/1", b"")
+        client.put("/a/other", b"")
+        own = Ranges(prefixes=frozenset({"/a/own/"}), keys=frozenset({"/a/own/1"}))
+        watch = Watch(client, own, lambda: None, more=more)
+        watch.start()
+        try:
+            for value, expected in (
+                (b"", ["/a/own/1"]),
+                (b"wide", ["/a/other", "/a/own/1"]),
+                (b"", ["/a/own/1"]),
+                (b"wide", ["/a/other", "/a/own/1"]),
+            ):
+                client.put("/a/own/1", value)
+                wanted = dict.fromkeys(expected, b"") | {"/a/own/1": value}
+                eventually(partial(shows, watch, wanted), message=str(wanted))
+            client.delete("/a/own/1")
+            eventually(partial(shows, watch, {}), message="deleted in all of them")
+        finally:
+            watch.stop()
+            client.close()

@@ -8,13 +8,13 @@ from tests.kernel.netns import Netns, in_netns
 
 from calico.system.monitor import Monitor
 
-TAP = "tap00000002-02"
+TAP, DETOUR = "tap00000002-02", "lim00000002-02"
 
 
 @pytest.fixture
 def host() -> Iterator[Netns]:
     with Netns("host") as netns:
-        for name in (TAP, "up0"):
+        for name in (TAP, DETOUR, "up0"):
             netns.ip("link", "add", name, "type", "bridge")
         yield netns
 
@@ -46,3 +46,10 @@ def test_an_address_of_a_tap_is_not_told(
     host.ip("address", "add", "198.51.100.1/32", "dev", "up0")
     told.get(timeout=5)
     assert told.empty()
+
+
+def test_a_taps_detour_that_somebody_removes_is_told(
+    host: Netns, told: "SimpleQueue[None]"
+) -> None:
+    host.ip("link", "del", DETOUR)
+    told.get(timeout=5)

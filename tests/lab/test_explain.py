@@ -142,6 +142,7 @@ def test_a_rule_of_a_named_group_lets_in(cast: Cast, source: str, version: int) 
     assert body["rule"] == {
         "id": cast.rules[version],
         "group": cast.web,
+        "policy": None,
         "direction": "ingress",
     }
     assert f"web-{os.getpid()} ({cast.web})" in body["hops"][-1]["detail"]

@@ -53,6 +53,7 @@ from calico.model.policy_codec import (
     parse_address_group,
     parse_policy,
 )
+from calico.model.qos import Qos, bandwidth, packet_rate
 from calico.model.records import (
     ICMP,
     PORT_PROTOCOLS,
@@ -90,6 +91,17 @@ macs = st.binary(min_size=6, max_size=6).map(lambda b: Mac(b.hex(":")))
 as_numbers = st.integers(1, 2**32 - 2)
 modes = st.sampled_from([None, "slaac", "dhcpv6-stateful", "dhcpv6-stateless"])
 
+bandwidths = st.builds(bandwidth, st.integers(1000, 10**12), st.integers(0, 10**5))
+packet_rates = st.builds(packet_rate, st.integers(1, 10**9), st.integers(0, 10**5))
+limits = st.builds(
+    Qos,
+    ingress=st.none() | bandwidths,
+    egress=st.none() | bandwidths,
+    ingress_packets=st.none() | packet_rates,
+    egress_packets=st.none() | packet_rates,
+    dscp=st.none() | st.integers(0, 63),
+)
+
 
 @st.composite
 def endpoints(draw: st.DrawFn) -> Endpoint:
@@ -113,6 +125,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
         nats=tuple(draw(st.lists(nats, max_size=2))),
+        qos=draw(limits),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
         gateway6=draw(st.none() | addresses6),
@@ -273,7 +286,7 @@ def test_a_member_survives_in_its_key(
 @given(endpoints())
 def test_what_others_wrote_on_an_endpoint_is_kept(endpoint: Endpoint) -> None:
     stored = msgspec.json.decode(encode_endpoint(endpoint))
-    stored["spec"]["qosControls"] = {"ingressBandwidth": 1}
+    stored["spec"]["allowSpoofedSourcePrefixes"] = ["10.9.0.0/16"]
     stored["metadata"]["labels"]["example.com/rack"] = "7"
     stored["metadata"]["uid"] = "first"
     rewritten = encode_endpoint(endpoint, old=msgspec.json.encode(stored))

@@ -35,6 +35,8 @@ def test_settings_are_read_with_defaults_for_the_rest(tmp_path: Path) -> None:
         ("", "host"),
         ('host = "h"\nhots = 1\n', "unknown setting hots"),
         ('host = "h"\n[etcd]\nendpoint = "x"\n', "unknown setting etcd.endpoint"),
+        ('host = "h"\n[metadata]\nbackend = "x"\n', "unknown setting metadata.backend"),
+        ('host = "h"\n[metadata]\nbackends = ["x"]\n', "metadata.backends: 'x'"),
         ('host = "h"\nresync_interval = "soon"\n', "resync_interval"),
         ("host = \n", "agent.toml"),
         ('host = "h"\nlog_rate = 0\n', "log_rate"),

@@ -47,7 +47,12 @@ def test_a_packet_is_followed_from_port_to_port() -> None:
     assert found.complete
     body = as_json(found)
     assert body["verdict"] == "allowed"
-    assert body["rule"] == {"id": "any4", "group": "open", "direction": "ingress"}
+    assert body["rule"] == {
+        "id": "any4",
+        "group": "open",
+        "policy": None,
+        "direction": "ingress",
+    }
     assert "agree" not in body
 
 

@@ -14,6 +14,7 @@ from calico.model.ids import (
     PortId,
     ProjectId,
     SubnetId,
+    host_side_mac,
     tap_name,
 )
 from calico.model.records import DhcpOption, Endpoint, HostRoute, Subnet
@@ -21,6 +22,7 @@ from calico.model.world import World
 from calico.plan.dhcp_options import MAX_LINE, render_option, render_routes
 from calico.plan.dhcp_ports import mac_settings
 from calico.plan.dnsmasq import DhcpState, plan_dnsmasq
+from calico.plan.host import link_local
 from calico.plan.radvd import plan_radvd
 
 HOST = HostName("host-1")
@@ -356,6 +358,13 @@ def test_s19_a_host_is_no_default_router_of_a_subnet_without_a_gateway() -> None
     assert "route 2001:db8::/64" in alone
     assert "AdvDefaultLifetime 9000;" in both
     assert "route 2001:db8:1::/64" not in both
+
+
+def test_advertisements_come_from_the_taps_own_address() -> None:
+    one = port(1, "2001:db8::5")
+    source = link_local(host_side_mac(one.mac))
+    text = plan_radvd(world([one], [SIX]))
+    assert f"AdvRASrcAddress {{ {source}; }};" in text
 
 
 def test_no_advertisement_without_ipv6_dhcp() -> None:

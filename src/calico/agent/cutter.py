@@ -13,6 +13,7 @@ from typing import Protocol
 from calico.agent.keeper import Outcome
 from calico.model.groups import Groups
 from calico.model.ids import Address
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.plan.antispoof import FLOATING
 from calico.policy.floating import Standing
 from calico.policy.flows import Connections
@@ -25,7 +26,16 @@ from calico.system.conntrack import (
     read_connections,
 )
 
-_POLICY_SETS = ("in", "out", "members", "nets", FLOATING)
+_POLICY_PARTS = (
+    "in",
+    "out",
+    "members",
+    "nets",
+    "policy",
+    "before",
+    "after",
+    FLOATING,
+)
 
 
 class Tracked(Protocol):
@@ -65,13 +75,17 @@ class Cutter:
         self._due = True  # what changed while no agent was here is not known
 
     def follow(
-        self, outcome: Outcome, change: FilterChange, groups: Groups
+        self,
+        outcome: Outcome,
+        change: FilterChange,
+        groups: Groups,
+        operator: OperatorWorld = NO_OPERATOR,
     ) -> list[Problem]:
         """Judge connections, if the change of the filter was one of policy."""
         self._due |= concerns_policy(change)
         if not self._due:
             return []
-        judge = Connections(outcome.plan.served, groups)
+        judge = Connections(outcome.plan.served, groups, operator)
         standing = Standing(outcome.plan.translations)
         cut: list[Connection] = []
         restored: list[Connection] = []
@@ -105,4 +119,4 @@ def concerns_policy(change: FilterChange) -> bool:
     """
     names = {element.set for element in (*change.elements.put, *change.elements.drop)}
     names |= {part.name for part in (*change.put, *change.drop)}
-    return any(name.startswith(_POLICY_SETS) for name in names)
+    return any(name.startswith(_POLICY_PARTS) for name in names)

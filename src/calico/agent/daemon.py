@@ -35,6 +35,7 @@ from calico.system.arrivals import Arrivals
 from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
 from calico.system.kernel import Have, Kernel
+from calico.system.metadata import MetadataProxy
 from calico.system.monitor import Monitor
 from calico.system.service_manager import notify_ready
 
@@ -211,10 +212,15 @@ def _world(
 def _services(
     settings: AgentSettings,
 ) -> tuple[Callable[[World, Have], list[Problem]], ...]:
-    """Return what makes the daemons follow: DHCP and RA, then BGP."""
+    """Return what makes the daemons follow: DHCP and RA, metadata, then BGP."""
     dhcp = DhcpService(settings.run_dir)
+    proxy = MetadataProxy(settings.run_dir, settings.metadata)
     announcement = Announcement(Bird(settings.run_dir), settings)
-    return (lambda world, _: dhcp.apply(world), announcement.apply)
+    return (
+        lambda world, _: dhcp.apply(world),
+        lambda world, _: proxy.apply(world),
+        announcement.apply,
+    )
 
 
 def _reload(

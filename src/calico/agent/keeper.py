@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from calico.config import AgentSettings
 from calico.model.groups import Groups
 from calico.model.ids import Address, Interface, InterfaceName
+from calico.model.operator_world import OperatorWorld
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, plan_filter
@@ -97,6 +98,7 @@ def host_facts(settings: AgentSettings, have: Have) -> HostFacts:
         ),
         uplinks=settings.uplinks,
         log_limit=_log_limit(settings),
+        metadata=bool(settings.metadata.backends),
     )
 
 
@@ -172,15 +174,15 @@ class Keeper:
             filter=self._compare_filter(plan, have),
         )
 
-    def compare_groups(self, groups: Groups) -> Delta | None:
-        """Return what other groups would change on the host as the last pass left it.
+    def compare_policy(self, groups: Groups, operator: OperatorWorld) -> Delta | None:
+        """Return what other policy would change on the host as the last pass left it.
 
         None where that is not known, or where the pass left something undone: then all
         has to be looked at.
         """
         if self._left is None or self._done is None:
             return None
-        plan = replace(self._done, filter=self._planner.replan(groups))
+        plan = replace(self._done, filter=self._planner.replan(groups, operator))
         return Delta(
             plan=plan,
             items=Diff(put={}, drop={}, replaced={}),

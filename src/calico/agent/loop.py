@@ -18,7 +18,7 @@ from calico.agent.statuses import StatusWriter, statuses
 from calico.model.ids import HostName, InterfaceName
 from calico.model.keys import Keys
 from calico.model.records import Endpoint
-from calico.model.world import World, differs_in_groups
+from calico.model.world import World, differs_in_policy
 from calico.obs import Metrics
 from calico.plan.dnsmasq import plan_dnsmasq
 from calico.plan.host import HostPlan
@@ -164,26 +164,28 @@ class Loop:
     def make_pass(self) -> list[Problem]:
         """Make the host what the datastore says; return what could not be.
 
-        All is compared, but where nothing except groups changed since the last pass:
-        then the filter is all that they can change.
+        All is compared, but where nothing except policy changed since the last pass:
+        then the filter is all that it can change.
         """
         world = self._parts.world()
         if world is None:  # unknown is not empty
             return []
         resync = self.pacer.begin(self._clock())
-        if not (resync or self._touched) and self._differs_in_groups(world):
-            delta = self._parts.keeper.compare_groups(world.groups)
+        if not (resync or self._touched) and self._differs_in_policy(world):
+            delta = self._parts.keeper.compare_policy(world.groups, world.operator)
             if delta is not None:
-                return self._regroup(world, delta)
+                return self._change_policy(world, delta)
         return self._whole_pass(world, resync=resync)
 
-    def _differs_in_groups(self, world: World) -> bool:
-        return self._last is not None and differs_in_groups(world, self._last[0])
+    def _differs_in_policy(self, world: World) -> bool:
+        return self._last is not None and differs_in_policy(world, self._last[0])
 
-    def _regroup(self, world: World, delta: Delta) -> list[Problem]:
+    def _change_policy(self, world: World, delta: Delta) -> list[Problem]:
         """Change the filter, and cut the connections that it no longer allows."""
         outcome = self._parts.keeper.apply(delta)
-        cutting = self._parts.cutter.follow(outcome, delta.filter, world.groups)
+        cutting = self._parts.cutter.follow(
+            outcome, delta.filter, world.groups, world.operator
+        )
         if self._last is not None:
             self._last = world, self._last[1]
         problems = [*outcome.problems, *cutting]
@@ -203,7 +205,9 @@ class Loop:
         parts.expect(endpoint for endpoint, _ in outcome.plan.awaited)
         served = self._serve(world, have)
         self._known = _names(served)
-        cutting = parts.cutter.follow(outcome, delta.filter, world.groups)
+        cutting = parts.cutter.follow(
+            outcome, delta.filter, world.groups, world.operator
+        )
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
         problems = [*outcome.problems, *cutting, *served, *_refusals(outcome.plan)]

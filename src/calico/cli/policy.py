@@ -14,7 +14,7 @@ from calico.system.counters import Hits, read_hits
 from calico.system.nft import Nft, NftError
 from calico.verify.inside import inside
 
-_COLUMNS = ("host", "direction", "group", "rule", "packets", "bytes")
+_COLUMNS = ("host", "direction", "group", "policy", "rule", "packets", "bytes")
 
 
 @click.group()
@@ -34,10 +34,10 @@ def hits(
     groups: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show how many packets each rule of each security group let in.
+    """Show how many packets each rule of each security group let in, or policy met.
 
-    A connection counts once, by its first packet. A line without a group is of what no
-    group allowed.
+    A connection counts once, by its first packet. A line without group and policy is of
+    what no group allowed.
     """
     if hosts and lab_name is None:
         raise click.UsageError("--host goes with --lab")
@@ -55,7 +55,15 @@ def hits(
     print_table(
         _COLUMNS,
         [
-            (host, hit.direction, hit.group, hit.rule, hit.packets, hit.bytes)
+            (
+                host,
+                hit.direction,
+                hit.group,
+                hit.policy,
+                hit.rule,
+                hit.packets,
+                hit.bytes,
+            )
             for host, hit in shown
         ],
     )

@@ -1,7 +1,7 @@
-"""The cloud of a lab: etcd, MariaDB, Keystone and Neutron in one namespace, as one.
+"""The cloud of a lab: etcd, MariaDB, Keystone, Neutron and metadata, as one.
 
-Each is a process of its own; this module knows the order they need each other in, and
-what a program on the machine is told to reach them.
+Each is a process of its own in one namespace; this module knows the order they need
+each other in, and what a program on the machine is told to reach them.
 """
 
 import http.client
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calico.lab import keystone, neutron, relay
+from calico.lab import keystone, metadata, neutron, relay
 from calico.lab.database import Database, Progress, cache, copy_prepared
 from calico.lab.etcd import EtcdCluster
 from calico.lab.keystone import Keystone
@@ -67,6 +67,7 @@ class Cloud:
         database.start(keystone.catalogue(self._keystone().url, self._neutron().url))
         database.wait_ready()
         progress("starting Keystone and Neutron")
+        metadata.start(self._servers, self.paths.control / metadata.NAME)
         self._keystone().start()
         self._neutron().start()
         self.wait_ready()
@@ -76,7 +77,9 @@ class Cloud:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
-        self._servers.stop(neutron.API, neutron.WORKERS, keystone.NAME, _RELAY)
+        self._servers.stop(
+            neutron.API, neutron.WORKERS, keystone.NAME, metadata.NAME, _RELAY
+        )
         self._database().stop()
         self.etcd.stop()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from calico.lab import metadata
 from calico.lab.namespaces import LabFailed
 from calico.lab.paths import LabPaths
 from calico.lab.processes import Processes
@@ -44,6 +45,10 @@ policy_log = {policy_log}
 
 [etcd]
 endpoints = {endpoints}
+
+[metadata]
+backends = [{metadata}]
+shared_secret = {secret}
 """
 
 
@@ -141,6 +146,8 @@ def configure_host(
             address6=json.dumps(str(own.address6.ip)),
             policy_log=json.dumps(str(paths.policy_log(host.name))),
             endpoints=json.dumps(list(endpoints)),
+            metadata=json.dumps(metadata.url()),
+            secret=json.dumps(metadata.SECRET),
         )
     )
 

@@ -116,7 +116,6 @@ class Neutron:
         return {
             "DEFAULT": {
                 "core_plugin": "calico",
-                "service_plugins": "log",
                 "auth_strategy": "keystone",
                 # The wheel installs it here, where Neutron does not look.
                 "api_paste_config": f"{sys.prefix}/etc/neutron/api-paste.ini",

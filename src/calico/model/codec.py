@@ -35,6 +35,7 @@ from calico.model.ids import (
     parse_mac,
 )
 from calico.model.keys import Keys, namespace
+from calico.model.qos import encode_qos, parse_qos
 from calico.model.records import (
     AddressPair,
     DhcpOption,
@@ -122,6 +123,7 @@ def encode_endpoint(
             for nat in endpoint.nats
         ]
         or None,
+        "qosControls": encode_qos(endpoint.qos),
     }
     return encode(
         Resource(
@@ -206,6 +208,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
         ),
         granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
         nats=tuple(_nat(entry) for entry in items(spec, "ipNATs")),
+        qos=parse_qos(spec),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
             for name in resource.labels

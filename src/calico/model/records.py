@@ -25,6 +25,7 @@ from calico.model.ids import (
     ProjectId,
     SubnetId,
 )
+from calico.model.qos import UNLIMITED, Qos
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,48}")
 PORT_PROTOCOLS = frozenset({6, 17, 132})  # TCP, UDP, SCTP
@@ -83,8 +84,9 @@ class Endpoint:
     security groups. `port_security` False lifts anti-spoofing and groups. The names are
     for people and existing tools only (labels), nothing is decided by them. `granted`
     are what of the pairs rests on more than the project's subnets (policy.ownership).
-    `nats` are the floating IPs. `arriving_from` is the host that the instance still
-    runs on, `leaving_to` the one that it moves to (live migration).
+    `nats` are the floating IPs, `qos` what it may send and be sent at most.
+    `arriving_from` is the host that the instance still runs on, `leaving_to` the one
+    that it moves to (live migration).
     """
 
     host: HostName
@@ -98,6 +100,7 @@ class Endpoint:
     pairs: tuple[AddressPair, ...] = ()
     granted: tuple[Prefix, ...] = ()
     nats: tuple[Nat, ...] = ()
+    qos: Qos = UNLIMITED
     groups: frozenset[GroupId] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None

@@ -19,11 +19,21 @@ OPENSTACK = "openstack.projectcalico.org/"  # the prefix of our labels and annot
 
 Json = dict[str, Any]
 
-_OWN_LABELS = (
+OWN_LABELS = (
     "projectcalico.org/",
     "sg.projectcalico.org/",
     "sg-name.projectcalico.org/",
+    OPENSTACK,
 )
+"""How the names of the labels begin that the server publishes."""
+
+REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
+"""What a parser raises: Invalid (a ValueError).
+
+The others are a parser's mistake, and a whole host's networking is too much to pay for
+one.
+"""
+
 _UID_SPACE = UUID("8f9d3c1e-54a1-5a1b-9c0e-7f3a5c1b2d4e")
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_.-]")
 _LABEL_LENGTH = 63
@@ -166,6 +176,4 @@ def _foreign(stored: object) -> dict[str, str]:
     # labels would survive a renaming.
     if not isinstance(stored, dict):
         return {}
-    return {
-        k: v for k, v in stored.items() if not k.startswith((*_OWN_LABELS, OPENSTACK))
-    }
+    return {k: v for k, v in stored.items() if not k.startswith(OWN_LABELS)}

@@ -5,11 +5,11 @@ object that breaks its rules is set aside with the reason, and disturbs no other
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 from calico.model.bgp_codec import parse_bgp_configuration, parse_bgp_peer, parse_node
 from calico.model.codec import parse_endpoint, parse_subnet
@@ -26,6 +26,13 @@ from calico.model.ids import (
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
 from calico.model.logs import Log, parse_log
+from calico.model.operator_reading import (
+    OperatorShelves,
+    operator_keys,
+    operator_prefixes,
+    selector_prefixes,
+)
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.policy_codec import parse_address_group, parse_policy
 from calico.model.records import (
     BgpConfiguration,
@@ -37,13 +44,10 @@ from calico.model.records import (
     RemoteGroup,
     Subnet,
 )
+from calico.model.resource import REJECTIONS
+from calico.model.shelf import AnyShelf, Shelf
 
 _T = TypeVar("_T")
-_V = TypeVar("_V")
-
-# What a parser raises is Invalid (a ValueError). The others are a parser's mistake, and
-# a whole host's networking is too much to pay for one.
-_REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class World:
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
     logs: tuple[Log, ...] = ()
+    operator: OperatorWorld = NO_OPERATOR
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -86,56 +91,58 @@ class World:
         )
 
 
-def differs_in_groups(world: World, other: World) -> bool:
-    """Tell whether nothing but groups sets two worlds apart, by identity.
+def differs_in_policy(world: World, other: World) -> bool:
+    """Tell whether nothing but policy sets two worlds apart, by identity.
+
+    Policy is the groups, and what the operator says.
 
     Worlds of one builder keep what did not change; of others it is not known.
     """
     return all(
         getattr(world, f.name) is getattr(other, f.name)
         for f in fields(World)
-        if f.name != "groups"
+        if f.name not in {"groups", "operator"}
     )
 
 
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    return frozenset(
-        {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
-    )
+    own = {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
+    return operator_prefixes() | own
 
 
 def watched_keys() -> frozenset[str]:
     """Return the single keys that a host has to know besides."""
-    return frozenset({BGP_CONFIGURATION})
+    return frozenset({BGP_CONFIGURATION}) | operator_keys()
 
 
 def group_prefixes_and_keys(
     host: HostName, keys: Keys, seen: Mapping[str, Mapping[str, bytes]]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the prefixes and keys of what the host's own groups lead to, no others.
+    """Return the prefixes and keys of what the host's own ports lead to, no others.
 
     The groups of its endpoints have policies, and those name groups, whose members
-    count, and address groups. `seen` are items by the prefix or key they were seen
-    under; what it lacks leads nowhere yet.
+    count, and address groups; an operator's policies name selectors. `seen` are items
+    by the prefix or key they were seen under; what it lacks leads nowhere yet.
     """
-    prefixes: set[str] = set()
+    prefixes = set(selector_prefixes(host, keys, seen))
     single: set[str] = set()
     groups: set[GroupId] = set()
     for value in seen.get(keys.host_endpoints(host), {}).values():
-        with suppress(*_REJECTIONS):
+        with suppress(*REJECTIONS):
             groups |= _endpoint(value).groups
     for policy_key in map(keys.policy, groups):
         single.add(policy_key)
         for value in seen.get(policy_key, {}).values():
-            with suppress(*_REJECTIONS):
+            with suppress(*REJECTIONS):
                 for remote in _remotes(value):
                     match remote:
                         case RemoteGroup(group=group):
                             prefixes.add(keys.group_members(group))
                         case RemoteAddressGroup(address_group=address_group):
                             single.add(keys.address_group(address_group))
-    return frozenset(prefixes), frozenset(single)
+    known = tuple(prefixes)
+    return frozenset(prefixes), frozenset(k for k in single if not k.startswith(known))
 
 
 # The same values are read at every change of anything; parsing is pure.
@@ -169,40 +176,48 @@ class WorldBuilder:
     def __init__(self, host: HostName, keys: Keys) -> None:
         self._host = host
         self._keys = keys
-        self._endpoints = _Shelf(
+        self._endpoints = Shelf(
             keys.host_endpoints(host),
             lambda _, value: _own_endpoint(host, value),
             lambda found: tuple(sorted(found, key=lambda endpoint: endpoint.port)),
         )
-        self._subnets = _Shelf(
+        self._subnets = Shelf(
             keys.subnets,
             lambda name, value: _subnet(SubnetId(name), value),
             lambda found: {subnet.id: subnet for subnet in found},
         )
-        self._bgp = _Shelf(
+        self._bgp = Shelf(
             BGP_CONFIGURATION,
             lambda _, value: parse_bgp_configuration(value),
             lambda found: found[0] if found else BgpConfiguration(),
         )
-        self._peers = _Shelf(
+        self._peers = Shelf(
             BGP_PEERS,
             lambda _, value: parse_bgp_peer(value),
             lambda found: tuple(p for p in found if p.node in {None, host}),
         )
-        self._logs = _Shelf(keys.logs, _log, tuple)
-        self._nodes = _Shelf(NODES, lambda _, value: parse_node(value), tuple)
-        self._policies = _Shelf(
+        self._logs = Shelf(keys.logs, _log, tuple)
+        self._nodes = Shelf(NODES, lambda _, value: parse_node(value), tuple)
+        self._policies = Shelf(
             keys.policies,
             lambda _, value: _policy(value),
             lambda found: {policy.group: policy for policy in found},
         )
-        self._address_groups = _Shelf(
+        self._address_groups = Shelf(
             keys.address_groups,
             lambda _, value: _address_group(value),
             lambda found: {group.id: frozenset(group.prefixes) for group in found},
         )
         self._members = _MemberShelf(keys)
-        self._shelves = (
+        self._operator = OperatorShelves(host, keys)
+        self._rejected: dict[str, Rejected] = {}
+        self._world = World(host=host)
+
+    def _shelves(self) -> tuple[AnyShelf, ...]:
+        return (
+            # First, since what is under a key may be on a shelf of the others too, and
+            # it is for that to say what is wrong.
+            *self._operator.shelves,
             self._endpoints,
             self._subnets,
             self._bgp,
@@ -213,8 +228,6 @@ class WorldBuilder:
             self._address_groups,
             self._members,
         )
-        self._rejected: dict[str, Rejected] = {}
-        self._world = World(host=host)
 
     def build(self, items: Mapping[str, bytes], changed: Iterable[str]) -> World:
         """Return the world in the items that a host watches.
@@ -222,8 +235,9 @@ class WorldBuilder:
         `changed` are the keys of all that is not as it was the last time; one that is
         not among the items is gone.
         """
+        shelves = self._shelves()
         for key in changed:
-            for shelf in self._shelves:
+            for shelf in shelves:
                 if key.startswith(shelf.prefix):
                     self._take(shelf, key, items.get(key))
         before = self._world
@@ -236,6 +250,7 @@ class WorldBuilder:
             nodes=self._nodes.value,
             groups=self._groups(before.groups),
             logs=self._logs.value,
+            operator=self._operator.world(),
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),
                 before.rejected,
@@ -243,11 +258,11 @@ class WorldBuilder:
         )
         return self._world
 
-    def _take(self, shelf: "_AnyShelf", key: str, value: bytes | None) -> None:
+    def _take(self, shelf: AnyShelf, key: str, value: bytes | None) -> None:
         self._rejected.pop(key, None)
         try:
             shelf.take(key, value)
-        except _REJECTIONS as e:
+        except REJECTIONS as e:
             port = self._keys.parse_endpoint(key)
             self._rejected[key] = Rejected(key=key, reason=_reason(e), port=port)
 
@@ -263,45 +278,6 @@ class WorldBuilder:
             and now.address_groups is before.address_groups
         )
         return before if same else now
-
-
-class _AnyShelf(Protocol):
-    """The objects under one prefix."""
-
-    prefix: str
-
-    def take(self, key: str, value: bytes | None) -> None:
-        """Take what is under a key now; None if nothing. Raises what is wrong."""
-
-
-class _Shelf(Generic[_T, _V]):
-    """The objects under one prefix, and what they come to in a world."""
-
-    def __init__(
-        self,
-        prefix: str,
-        parse: Callable[[str, bytes], _T],
-        gather: Callable[[list[_T]], _V],
-    ) -> None:
-        self.prefix = prefix
-        self._parse = parse
-        self._gather = gather
-        self._found: dict[str, _T] = {}
-        self._value: _V | None = None
-
-    def take(self, key: str, value: bytes | None) -> None:
-        """Take what is under a key now; None if nothing. Raises what is wrong."""
-        self._found.pop(key, None)
-        self._value = None
-        if value is not None:
-            self._found[key] = self._parse(key.removeprefix(self.prefix), value)
-
-    @property
-    def value(self) -> _V:
-        """Return what the objects come to, in the order of their keys."""
-        if self._value is None:
-            self._value = self._gather([one for _, one in sorted(self._found.items())])
-        return self._value
 
 
 class _MemberShelf:

@@ -15,7 +15,11 @@ from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
-_VERDICT_MAP = re.compile(r"(from|to)_port|(in|out)_(policy|\d+)")
+# The maps of packet rates and of marks (plan.limits).
+FROM_RATE, TO_RATE, MARKS = "from_rate", "to_rate", "marks"
+_VERDICT_MAP = re.compile(
+    r"(from|to)_(port|rate)|marks|(in|out)_(policy|before|after|\d+)"
+)
 
 
 class Element(NamedTuple):
@@ -106,12 +110,9 @@ def _gates(endpoint: Endpoint, *, stateful: bool) -> Iterator[tuple[Element, str
         "goto guarded" if guarded else "goto destination",
     )
     yield Element("inet", "to_port", key), "accept"
+    kind = ("stateful" if stateful else "stateless") if guarded else "open"
     for way in ("out", "in"):
-        checks = f"goto {way}_{'stateful' if stateful else 'groups'}"
-        yield (
-            Element("inet", f"{way}_policy", key),
-            checks if guarded else "accept",
-        )
+        yield Element("inet", f"{way}_policy", key), f"goto {way}_{kind}"
     yield (
         Element("arp", "from_port", key),
         "goto guarded" if guarded else "goto unanswered",

@@ -4,23 +4,41 @@ A section is what one thing comes to: a port, one direction of a group, a remote
 what every host has. Sections have no part and no element in common.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
-from calico.model.ids import GroupId, InterfaceName, Prefix, is_single
+from calico.model.ids import Address, GroupId, InterfaceName, Prefix
 from calico.model.logs import Event, Log
-from calico.model.records import Endpoint, Remote, Subnet
-from calico.plan.antispoof import broadcast_elements, is_gate, port_elements
+from calico.model.operator_world import NO_OPERATOR, OperatorWorld
+from calico.model.records import Endpoint, Subnet
+from calico.plan.antispoof import (
+    Element,
+    broadcast_elements,
+    is_gate,
+    port_elements,
+)
+from calico.plan.host_policy import Guarded, host_section
+from calico.plan.limits import PARTS as LIMITS
+from calico.plan.limits import mark_chain, rate_chains, rate_elements
 from calico.plan.logged import LogLimit, limit_chains, logged_elements
 from calico.plan.nat import PARTS, floating_elements
-from calico.plan.nft import fixed_parts
+from calico.plan.nft import fixed_parts, part_of
+from calico.plan.operator import (
+    Sequence,
+    place_of,
+    policies_of,
+    policy_section,
+    sequence_section,
+    sequences_of,
+)
 from calico.plan.policy import (
     SLOTS,
+    Named,
     Section,
+    Selected,
     dispatch_section,
     group_section,
     members_section,
@@ -28,7 +46,8 @@ from calico.plan.policy import (
     slot_elements,
     stateless_groups,
 )
-from calico.plan.ruleset import passage
+from calico.plan.portions import Portions
+from calico.plan.ruleset import METADATA, passage
 from calico.policy.evaluate import Direction
 from calico.policy.logged import logged_events
 
@@ -36,19 +55,30 @@ Sections = Mapping[str, Section]
 """Sections by what they are of."""
 
 P = ParamSpec("P")
-_FEW, _MANY = 512, 64  # addresses of a remote that is in one portion; else portions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterFacts:
     """What a filter depends on of the host: its `tap` links, uplinks, log limit.
 
-    Gates are open for ports whose tap is there.
+    Gates are open for ports whose tap is there. `bfd_peers` are the BGP peers that are
+    asked for signs of life; `metadata` says whether the host's metadata service may be
+    asked.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
+    bfd_peers: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What is wished of a filter besides the groups: the cloud's logs, the operator."""
+
+    logs: Collection[Log] = ()
+    operator: OperatorWorld = NO_OPERATOR
 
 
 class FilterPlanner:
@@ -61,9 +91,11 @@ class FilterPlanner:
     def __init__(self) -> None:
         self._served: _Served | None = None
         self._stateless: frozenset[GroupId] = frozenset()
+        self._operator = NO_OPERATOR
+        self._sequences: dict[str, Sequence] = {}
         self._of_ports = _Kept()
-        self._of_groups = _Kept()
-        self._portions = _Portions()
+        self._of_policy = _Kept()
+        self._portions = Portions()
 
     def plan(
         self,
@@ -71,32 +103,37 @@ class FilterPlanner:
         subnets: Iterable[Subnet],
         groups: Groups,
         facts: FilterFacts,
-        logs: Collection[Log] = (),
+        wishes: Wishes | None = None,
     ) -> Sections:
-        """Return a host's filter; `subnets` and `logs` are the cloud's."""
+        """Return a host's filter; `subnets` are the cloud's."""
+        wishes = wishes or Wishes()
         self._served = _Served(
             endpoints=tuple(endpoints),
             prefixes=frozenset(subnet.prefix for subnet in subnets),
             facts=facts,
-            logs=logs,
+            logs=wishes.logs,
         )
+        self._operator = wishes.operator
         self._plan_ports(self._served, stateless_groups(groups))
-        return self._plan_groups(self._served, groups)
+        return self._plan_policy(self._served, groups)
 
-    def replan(self, groups: Groups) -> Sections:
-        """Return the filter of the host that was planned, with other groups.
+    def replan(self, groups: Groups, operator: OperatorWorld = NO_OPERATOR) -> Sections:
+        """Return the filter of the host that was planned, with other policy.
 
-        Its ports are looked at only where the groups change what they are.
+        Its ports are looked at only where that changes what they are subject to.
         """
         if self._served is None:
             raise ValueError("nothing was planned yet")
         stateless = stateless_groups(groups)
-        if stateless != self._stateless:
+        before, self._operator = self._operator, operator
+        subject = (stateless, operator.policies, operator.labels)
+        if subject != (self._stateless, before.policies, before.labels):
             self._plan_ports(self._served, stateless)
-        return self._plan_groups(self._served, groups)
+        return self._plan_policy(self._served, groups)
 
     def _plan_ports(self, served: "_Served", stateless: frozenset[GroupId]) -> None:
         keep, self._stateless = self._of_ports.renew(), stateless
+        self._sequences = {}
         slots = max([SLOTS, *(len(e.groups) for e in served.guarded)])
         facts = served.facts
         keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
@@ -106,26 +143,67 @@ class FilterPlanner:
             stateful = stateless.isdisjoint(one.groups)
             is_open = one.interface in served.facts.taps
             events = logged_events(one, served.logs)
-            keep(f"port {one.interface}", _port, one, stateful, is_open, events)
+            ways = self._subject(one)
+            keep(f"port {one.interface}", _port, one, stateful, is_open, events, ways)
+            if one.qos.dscp is not None:
+                keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
+            if is_open and facts.metadata:
+                keep(f"metadata {one.interface}", _metadata, one.interface)
 
-    def _plan_groups(self, served: "_Served", groups: Groups) -> Sections:
-        keep = self._of_groups.renew()
-        remotes: set[Remote] = set()
-        for group in served.groups:
-            for way in Direction:
-                policy = groups.policies.get(group)
-                section = keep(
-                    f"{way.value} {group}", group_section, way, group, policy
-                )
-                remotes |= section.remotes
+    def _subject(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
+        """Return the maps that lead a port to policies, and to which chain."""
+        sequences = tuple(sequences_of(self._operator, endpoint))
+        self._sequences |= {sequence.chain: sequence for sequence in sequences}
+        return tuple((sequence.map, sequence.chain) for sequence in sequences)
+
+    def _plan_policy(self, served: "_Served", groups: Groups) -> Sections:
+        keep = self._of_policy.renew()
+        remotes = _plan_groups(keep, served, groups)
+        remotes |= self._plan_operator(keep, served.facts)
         for remote in remotes:
             name = repr(remote)
             keep(name, remote_section, remote)
-            portions = self._portions.divide(remote, groups.prefixes(remote))
-            for number, portion in portions.items():
+            if isinstance(remote, Selected):
+                prefixes = self._operator.prefixes(remote.selector, groups)
+            else:
+                prefixes = groups.prefixes(remote)
+            for number, portion in self._portions.divide(remote, prefixes).items():
                 keep(f"{name} {number}", members_section, remote, portion)
         self._portions.keep_only(remotes)
-        return {**self._of_ports.sections(), **self._of_groups.sections()}
+        return {**self._of_ports.sections(), **self._of_policy.sections()}
+
+    def _plan_operator(self, keep: "_Keep", facts: FilterFacts) -> set[Named]:
+        """Plan the operator's policies; return what their rules name."""
+        remotes: set[Named] = set()
+        operator, sequences = self._operator, self._sequences
+        for chain, sequence in sequences.items():
+            called = tuple(
+                place_of(policy, sequence.direction).chain(policy.name)
+                for policy in sequence.policies
+            )
+            keep(f"sequence {chain}", sequence_section, chain, called)
+        for (name, direction), policy in policies_of(sequences.values()).items():
+            place = place_of(policy, direction)
+            what = f"policy {direction.value} {name}"
+            remotes |= keep(what, policy_section, policy, place).remotes
+        guarded = Guarded(
+            endpoints=operator.host_endpoints,
+            policies=operator.policies if operator.host_endpoints else (),
+            failsafe=operator.failsafe,
+            bfd_peers=facts.bfd_peers,
+        )
+        return remotes | keep("the host itself", host_section, guarded).remotes
+
+
+def _plan_groups(keep: "_Keep", served: "_Served", groups: Groups) -> set[Named]:
+    """Plan the groups of ports; return what their rules name."""
+    remotes: set[Named] = set()
+    for group in served.groups:
+        for way in Direction:
+            policy = groups.policies.get(group)
+            section = keep(f"{way.value} {group}", group_section, way, group, policy)
+            remotes |= section.remotes
+    return remotes
 
 
 class _Served:
@@ -181,65 +259,15 @@ class _Keep(Protocol):
     ) -> Section: ...
 
 
-class _Portions:
-    """The addresses of remotes in portions, so that one that comes concerns few.
-
-    Networks are a portion of their own: they are merged with each other.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[Remote, _Divided] = {}
-
-    def divide(
-        self, remote: Remote, prefixes: frozenset[Prefix]
-    ) -> Mapping[int, frozenset[Prefix]]:
-        """Return a remote's addresses by the number of their portion; none is empty."""
-        count = _MANY if len(prefixes) > _FEW else 1
-        known = self._known.get(remote)
-        if known is None or known.count != count:
-            known = _Divided(count=count)
-        if known.prefixes is not prefixes:
-            moved: dict[int, set[Prefix]] = defaultdict(set)
-            for prefix in known.prefixes ^ prefixes:
-                moved[_portion(prefix, count)].add(prefix)
-            changed = {
-                number: known.portions.get(number, frozenset()) ^ some
-                for number, some in moved.items()
-            }
-            portions = {**known.portions, **changed}
-            known = _Divided(
-                count=count,
-                prefixes=prefixes,
-                portions={n: some for n, some in portions.items() if some},
-            )
-        self._known[remote] = known
-        return known.portions
-
-    def keep_only(self, remotes: set[Remote]) -> None:
-        """Forget all other remotes."""
-        self._known = {r: known for r, known in self._known.items() if r in remotes}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Divided:
-    count: int
-    prefixes: frozenset[Prefix] = frozenset()
-    portions: Mapping[int, frozenset[Prefix]] = field(default_factory=dict)
-
-
-def _portion(prefix: Prefix, count: int) -> int:
-    return int(prefix.network_address) % count if is_single(prefix) else -1
-
-
 def plan_filter(
     endpoints: Iterable[Endpoint],
     subnets: Iterable[Subnet],
     groups: Groups,
     facts: FilterFacts,
-    logs: Collection[Log] = (),
+    wishes: Wishes | None = None,
 ) -> Section:
     """Return a filter whole: for what has no memory, and to judge what has."""
-    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, logs)
+    sections = FilterPlanner().plan(endpoints, subnets, groups, facts, wishes)
     return merged(sections.values())
 
 
@@ -256,7 +284,7 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *limit_chains(limit), *PARTS):
+    for part in (*passage(uplinks), *limit_chains(limit), *PARTS, *LIMITS):
         section.add(part)
     return section
 
@@ -266,19 +294,35 @@ def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
 
 
+def _mark(dscp: int) -> Section:
+    section = Section()
+    section.add(mark_chain(dscp))
+    return section
+
+
+def _metadata(interface: InterfaceName) -> Section:
+    return Section(elements={Element("inet", METADATA, f'"{interface}"'): ""})
+
+
 def _port(
     endpoint: Endpoint,
     stateful: bool,  # noqa: FBT001 - a value
     is_open: bool,  # noqa: FBT001 - a value
     events: frozenset[Event],
+    ways: tuple[tuple[str, str], ...],
 ) -> Section:
+    """Return a port's elements; `ways` are maps, and the chains they lead to."""
     elements = port_elements(endpoint, stateful=stateful)
+    interface = f'"{endpoint.interface}"'
     return Section(
+        parts={part_of("inet", chain): chain for chain in rate_chains(endpoint)},
         elements={
             **{e: v for e, v in elements.items() if is_open or not is_gate(e)},
+            **dict(rate_elements(endpoint)),
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
             **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
-        }
+            **{Element("inet", name, interface): f"jump {c}" for name, c in ways},
+        },
     )

@@ -7,7 +7,8 @@ two is all that there is to do. Every kind of item has a mark by which it is our
 - routes by their protocol number (PROTOCOL),
 - neighbours by being permanent and on an instance's interface (TAP),
 - addresses by their link: `calico-dhcp`, and instances' interfaces,
-- links by their names.
+- links by their names,
+- shapers by the handle of their queue, and detours by their names.
 """
 
 import re
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
+    IPv4Interface,
     IPv6Address,
     IPv6Interface,
 )
@@ -35,15 +37,18 @@ from calico.model.ids import (
 from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import single, sources
-from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged
+from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
 from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
+from calico.plan.shaping import Shaper, shapers
 from calico.policy.floating import RefusedNat, Translations, settle
 from calico.policy.ownership import RefusedPair, confine
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
 YIELDING_METRIC = 4096  # after BIRD's routes, which have 32
 DHCP_BRIDGE = InterfaceName("calico-dhcp")
+METADATA4 = IPv4Address("169.254.169.254")
+METADATA6 = IPv6Address("fe80::a9fe:a9fe")
 # "tap" and the first eleven characters of a port's UUID, as Nova names it. An
 # operator's `tap0` is not an instance's.
 TAP = re.compile(r"tap[0-9a-f]{8}-[0-9a-f]{2}")
@@ -160,7 +165,7 @@ class Multipath:
     yielding: bool = False
 
 
-Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath
+Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath | Shaper
 Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
 State = Mapping[Key, Item]
 
@@ -169,8 +174,9 @@ State = Mapping[Key, Item]
 class HostFacts:
     """What a plan has to know of the host: its addresses, `tap` links and uplinks.
 
-    `log_limit` is the operator's, for packets that are logged. `arrived` are the taps
-    that have a route: what has come stays, whatever an agent remembers.
+    `log_limit` is the operator's, for packets that are logged; `metadata` says whether
+    instances have a metadata service. `arrived` are the taps that have a route: what
+    has come stays, whatever an agent remembers.
     """
 
     address4: IPv4Address | None = None
@@ -179,6 +185,7 @@ class HostFacts:
     arrived: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,13 +231,14 @@ def key_of(item: Item) -> Key:
             return (1, path, "")
         case Link(interface=interface):
             return (2, interface, "")
-        case LocalAddress(interface, address):
-            return (3, interface, str(address))
-        case Neighbour(interface, address):
-            return (4, interface, str(address))
+        case LocalAddress(interface, address) | Neighbour(interface, address):
+            rank = 3 if isinstance(item, LocalAddress) else 4
+            return (rank, interface, str(address))
         case Route(destination=destination) | Multipath(destination=destination):
             # Either replaces the other; but a metric makes it another route.
             return (5, str(destination), "yielding" if item.yielding else "")
+        case Shaper(interface, direction):
+            return (6, interface, direction.value)
         case _:
             assert_never(item)
 
@@ -274,7 +282,7 @@ def plan_host(
 
     A `planner` that planned before saves the work that was done already.
     """
-    accepted, refused = _accept(world.endpoints)
+    accepted, refused = accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
     accepted, refused_nats = settle(
         accepted, world.subnets.values(), {facts.address4, facts.address6}
@@ -287,6 +295,8 @@ def plan_host(
     items += [LocalAddress(DHCP_BRIDGE, address) for address in gateways]
     for endpoint in served:
         items += _endpoint_items(endpoint)
+    if facts.metadata:
+        items += _metadata_addresses(served)
     items += _routes(present, facts)
     state = state_of(items)
     return HostPlan(
@@ -295,10 +305,8 @@ def plan_host(
             accepted,
             world.subnets.values(),
             world.groups,
-            FilterFacts(
-                taps=facts.taps, uplinks=facts.uplinks, log_limit=facts.log_limit
-            ),
-            world.logs,
+            _filter_facts(world, facts),
+            Wishes(logs=world.logs, operator=world.operator),
         ),
         served=served,
         absent=tuple(e for e in accepted if e.interface not in facts.taps),
@@ -311,6 +319,16 @@ def plan_host(
         translations=Translations(
             current=dict(_translations(present)), subnets=world.subnets.values()
         ),
+    )
+
+
+def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:
+    return FilterFacts(
+        taps=facts.taps,
+        uplinks=facts.uplinks,
+        log_limit=facts.log_limit,
+        metadata=facts.metadata,
+        bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
     )
 
 
@@ -346,7 +364,7 @@ def link_local(mac: Mac) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + octets[:3] + b"\xff\xfe" + octets[3:])
 
 
-def _accept(
+def accept(
     endpoints: Iterable[Endpoint],
 ) -> tuple[tuple[Endpoint, ...], tuple[Refused, ...]]:
     """Set aside endpoints whose interface is no tap, or is another's already."""
@@ -389,6 +407,14 @@ def _endpoint_items(endpoint: Endpoint) -> Iterator[Item]:
         for prefix in prefixes:
             if is_single(prefix):
                 yield Neighbour(tap, prefix.network_address, source_mac)
+    yield from shapers(endpoint)
+
+
+def _metadata_addresses(served: Iterable[Endpoint]) -> Iterator[Item]:
+    """Yield what the metadata service is asked at: link-local, so per link for IPv6."""
+    yield LocalAddress(DHCP_BRIDGE, IPv4Interface((METADATA4, 32)))
+    for endpoint in served:
+        yield LocalAddress(endpoint.interface, IPv6Interface((METADATA6, 64)))
 
 
 def _rp_filter(endpoint: Endpoint) -> str:

@@ -10,6 +10,7 @@ groups that name them. An element carries the id of its rule, and counts for it.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from calico.model.groups import Groups
 from calico.model.ids import GroupId, Prefix, collapsed, is_single
@@ -21,6 +22,7 @@ from calico.model.records import (
     RemoteGroup,
     Rule,
 )
+from calico.model.selectors import Selector
 from calico.plan.antispoof import Element
 from calico.plan.nft import Part, part_of
 from calico.plan.ruleset import Chain, Set
@@ -29,11 +31,22 @@ from calico.policy.cover import Piece, pieces
 from calico.policy.evaluate import Direction, rules_of
 
 SLOTS = 8  # groups of a port that every host is ready for; more where a port has more
-_NAMES = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
+NAMES = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
 _FAR_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
 _NEAR_NAME = {Direction.INGRESS: "oifname", Direction.EGRESS: "iifname"}
 _PROTOCOL = {4: "ip", 6: "ip6"}
 _ICMP = {4: "icmp", 6: "icmpv6"}
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """All that a selector in an operator's rule selects, as a rule's remote end."""
+
+    selector: Selector
+
+
+Named = Remote | Selected
+"""What has sets of addresses of its own."""
 
 
 @dataclass(slots=True)
@@ -45,7 +58,7 @@ class Section:
 
     parts: dict[Part, Set | Chain] = field(default_factory=dict)
     elements: dict[Element, str] = field(default_factory=dict)
-    remotes: set[Remote] = field(default_factory=set)
+    remotes: set[Named] = field(default_factory=set)
 
     def add(self, part: Set | Chain) -> None:
         """Add a set or a chain of the `inet` table."""
@@ -63,28 +76,40 @@ def stateless_groups(groups: Groups) -> frozenset[GroupId]:
 
 def group_chain(direction: Direction, group: GroupId) -> str:
     """Return the name of the chain with what a group allows."""
-    return f"{_NAMES[direction]}.{group}"
+    return f"{NAMES[direction]}.{group}"
 
 
 def dispatch_section(slots: int) -> Section:
     """Return what leads packets to the chains of their port's groups."""
     section = Section()
-    for direction, name in _NAMES.items():
+    for direction, name in NAMES.items():
         maps = _slot_names(direction, slots)
         for each in maps:
             section.add(Set(each, ("ifname",), verdicts=True))
         near = _NEAR_NAME[direction]
         lines = [FilterRule(f"{near} vmap @{m}", "what one group allows") for m in maps]
-        lines.append(FilterRule(f"counter goto {name}_dropped", "no group allows it"))
+        lines += [
+            FilterRule(
+                f"ct state established,related counter goto {name}_dropped",
+                "a stateless group's; operators are asked about beginnings",
+            ),
+            FilterRule(f"{near} vmap @{name}_after", "the operator's last word"),
+            FilterRule(f"counter goto {name}_dropped", "no group allows it"),
+        ]
         section.add(Chain(f"{name}_groups", tuple(lines)))
     return section
 
 
 def slot_elements(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
-    """Yield the elements that say which groups a port has; none without security."""
-    if not endpoint.port_security:
-        return
+    """Yield the elements that say which groups a port has.
+
+    Without port security there is nothing to ask, and all is allowed.
+    """
     for direction in Direction:
+        if not endpoint.port_security:
+            (slot,) = _slot_names(direction, 1)
+            yield Element("inet", slot, f'"{endpoint.interface}"'), "accept"
+            continue
         slots = _slot_names(direction, len(endpoint.groups))
         for slot, group in zip(slots, sorted(endpoint.groups), strict=True):
             verdict = f"jump {group_chain(direction, group)}"
@@ -92,7 +117,7 @@ def slot_elements(endpoint: Endpoint) -> Iterator[tuple[Element, str]]:
 
 
 def _slot_names(direction: Direction, slots: int) -> list[str]:
-    return [f"{_NAMES[direction]}_{number}" for number in range(1, slots + 1)]
+    return [f"{NAMES[direction]}_{number}" for number in range(1, slots + 1)]
 
 
 def group_section(
@@ -118,7 +143,7 @@ def group_section(
         far = f"{_PROTOCOL[version]} {_FAR_END[direction]}"
         lines += [
             FilterRule(f"{far} @{name} jump {own}", "from or to its members")
-            for name in _remote_set_names(remote, version)
+            for name in remote_set_names(remote, version)
         ]
     planned.add(Chain(chain, tuple(lines)))
     return planned
@@ -191,41 +216,43 @@ def prefix_text(prefix: Prefix) -> str:
     return str(prefix.network_address if is_single(prefix) else prefix)
 
 
-def _remote_id(remote: Remote) -> str:
+def _remote_id(remote: Named) -> str:
     match remote:
         case RemoteGroup(group=group):
             return str(group)
         case RemoteAddressGroup(address_group=address_group):
             return f"ag-{address_group}"
+        case Selected(selector=selector):
+            return f"sel-{sha256(str(selector).encode()).hexdigest()[:16]}"
         case _:
             raise TypeError(remote)
 
 
-def _remote_set_names(remote: Remote, version: int) -> tuple[str, str]:
+def remote_set_names(remote: Named, version: int) -> tuple[str, str]:
     """Return the sets of a remote's single addresses, and of its networks."""
     remote_id = _remote_id(remote)
     return f"members{version}.{remote_id}", f"nets{version}.{remote_id}"
 
 
-def remote_section(remote: Remote) -> Section:
+def remote_section(remote: Named) -> Section:
     """Return the sets of the addresses that a rule's remote stands for, empty."""
     planned = Section()
     for version in (4, 6):
-        singles, nets = _remote_set_names(remote, version)
+        singles, nets = remote_set_names(remote, version)
         type_ = (f"ipv{version}_addr",)
         planned.add(Set(singles, type_))
         planned.add(Set(nets, type_, interval=True))
     return planned
 
 
-def members_section(remote: Remote, prefixes: frozenset[Prefix]) -> Section:
+def members_section(remote: Named, prefixes: frozenset[Prefix]) -> Section:
     """Return elements of a remote's sets; all its networks have to be in one section.
 
     Ranges of a set must not overlap, so networks are merged.
     """
     planned = Section()
     for version in (4, 6):
-        singles, nets = _remote_set_names(remote, version)
+        singles, nets = remote_set_names(remote, version)
         of_version = [p for p in prefixes if p.version == version]
         for prefix in of_version:
             if is_single(prefix):

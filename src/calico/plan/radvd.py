@@ -8,10 +8,12 @@ rest of the subnet included (S19, and no layer 2 between instances).
 import re
 from ipaddress import IPv6Network
 
+from calico.model.ids import host_side_mac
 from calico.model.records import Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dhcp_options import is_domain
 from calico.plan.dnsmasq import SLAAC, STATEFUL, STATELESS, ipv6_mode
+from calico.plan.host import link_local
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _LIFETIME = 9000  # seconds
@@ -34,6 +36,8 @@ def _interface(port: Endpoint, subnets: list[Subnet]) -> str:
     lines = [
         "AdvSendAdvert on;",
         "IgnoreIfMissing on;",
+        # The metadata service's address is on the link too, and is no router's.
+        f"AdvRASrcAddress {{ {link_local(host_side_mac(port.mac))}; }};",
         "MinRtrAdvInterval 200;",
         "MaxRtrAdvInterval 600;",
         # The most there is: a guest has no other router. Without a gateway, none.

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from zlib import crc32
 
 TABLE = "calico"
-_ANY_TAP = '"tap*"'
+ANY_TAP = '"tap*"'
 _RAW = -300  # before connection tracking
 _SENDER = -10  # before the filter of the receiver
 _SENT = -5
 _FILTER = 0
+HOST = 1  # after the filter of what instances send to the host
 _RECEIVED = 5
 LOG_GROUP = 5
 """The netfilter log group that all rules which log tell of their packets.
@@ -31,6 +32,7 @@ LOG_GROUP = 5
 The kernel's own log is silent about packets in network namespaces.
 """
 _NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
+METADATA = "metadata"  # the set of interfaces that may ask the metadata service
 LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
@@ -173,28 +175,67 @@ _TO_HOST = Chain(
             "neighbour discovery and ping",
         ),
         Rule("icmp type echo-request accept", "ping"),
+        Rule(
+            f"ip daddr 169.254.169.254 tcp dport 80 iifname @{METADATA} accept",
+            "metadata",
+        ),
+        Rule(
+            f"ip6 daddr fe80::a9fe:a9fe tcp dport 80 iifname @{METADATA} accept",
+            "metadata",
+        ),
         Rule("drop", "nothing else from an instance to its host"),
     ),
 )
 
 
-def _stateful(way: str) -> Chain:
-    dropped = f"{way}_dropped"
-    return Chain(
-        f"{way}_stateful",
-        (
-            Rule(
-                f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
-                "a connection that is no longer allowed (P7)",
+_CUT = Rule(
+    f"ct mark & {CUT:#x} == {CUT:#x} counter goto cut",
+    "a connection that is no longer allowed (P7)",
+)
+_ESTABLISHED = Rule("ct state established,related accept", "allowed when it began")
+
+
+def _policy_chains(way: str) -> tuple[Chain, ...]:
+    """Return how packets of one direction get to what decides, by kind of port.
+
+    What the operator says first comes before the groups, and is about the beginning of
+    connections only.
+    """
+    to_new = Rule(f"goto {way}_new", "a new connection")
+    return (
+        Chain(
+            f"{way}_stateful",
+            (
+                _CUT,
+                _ESTABLISHED,
+                # The tracker checks UDP-Lite against UDP's pseudo header and takes what
+                # is right for damaged: it has to pass policy in either direction.
+                Rule(
+                    "meta l4proto != udplite ct state invalid "
+                    f"counter goto {way}_dropped",
+                    "of no connection",
+                ),
+                to_new,
             ),
-            Rule("ct state established,related accept", "allowed when it began"),
-            # The tracker checks UDP-Lite against UDP's pseudo header and takes what is
-            # right for damaged: it has to pass the groups in either direction.
-            Rule(
-                f"meta l4proto != udplite ct state invalid counter goto {dropped}",
-                "of no connection",
+        ),
+        Chain(
+            f"{way}_stateless",
+            (
+                _CUT,
+                Rule(
+                    f"ct state established,related goto {way}_groups",
+                    "groups without state look at every packet (P6)",
+                ),
+                to_new,
             ),
-            Rule(f"goto {way}_groups", "to the port's groups"),
+        ),
+        Chain(f"{way}_open", (_CUT, _ESTABLISHED, to_new)),
+        Chain(
+            f"{way}_new",
+            (
+                Rule(f"{_NEAR[way]} vmap @{way}_before", "the operator's first word"),
+                Rule(f"goto {way}_groups", "to the port's groups"),
+            ),
         ),
     )
 
@@ -229,12 +270,17 @@ _INET = Table(
         Set("to_port", ("ifname",), verdicts=True),
         Set("out_policy", ("ifname",), verdicts=True),
         Set("in_policy", ("ifname",), verdicts=True),
+        Set("out_before", ("ifname",), verdicts=True),
+        Set("in_before", ("ifname",), verdicts=True),
+        Set("out_after", ("ifname",), verdicts=True),
+        Set("in_after", ("ifname",), verdicts=True),
         Set("macs", ("ifname", "ether_addr")),
         Set("sources4", ("ifname", "ether_addr", "ipv4_addr")),
         Set("sources6", ("ifname", "ether_addr", "ipv6_addr")),
         Set("networks4", ("ifname", "ether_addr", "ipv4_addr"), interval=True),
         Set("networks6", ("ifname", "ether_addr", "ipv6_addr"), interval=True),
         Set("broadcasts", ("ipv4_addr",)),
+        Set(METADATA, ("ifname",)),
         Set(LOGGED_ACCEPTS, ("ifname",)),
         Set(LOGGED_DROPS, ("ifname",)),
     ),
@@ -258,8 +304,8 @@ _INET = Table(
                 Rule("drop", "a port that is not served"),
             ),
         ),
-        _stateful("out"),
-        _stateful("in"),
+        *_policy_chains("out"),
+        *_policy_chains("in"),
         _dropped("out_dropped", "out"),
         _dropped("in_dropped", "in"),
         # Whose groups no longer allow a connection, its mark does not say.
@@ -282,17 +328,17 @@ _INET = Table(
         ),
         Chain(
             "prerouting",
-            (Rule(f"iifname {_ANY_TAP} goto from_instance", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto from_instance", "from an instance"),),
             "prerouting",
             _RAW,
         ),
         Chain(
             "forward_from",
             (
-                Rule(f"iifname {_ANY_TAP} jump leaving", "by which interface"),
-                Rule(f"oifname {_ANY_TAP} jump entering", "by which interface"),
+                Rule(f"iifname {ANY_TAP} jump leaving", "by which interface"),
+                Rule(f"oifname {ANY_TAP} jump entering", "by which interface"),
                 Rule(
-                    f"iifname {_ANY_TAP} goto forward_from_instance",
+                    f"iifname {ANY_TAP} goto forward_from_instance",
                     "from an instance",
                 ),
             ),
@@ -301,7 +347,7 @@ _INET = Table(
         ),
         Chain(
             "input",
-            (Rule(f"iifname {_ANY_TAP} goto to_host", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto to_host", "from an instance"),),
             "input",
         ),
         Chain(
@@ -309,13 +355,13 @@ _INET = Table(
             (
                 Rule("ip daddr { 169.254.0.0/16, 224.0.0.0/24 } drop", "link-local"),
                 Rule("ip6 daddr { fe80::/10, ff02::/16 } drop", "link-local"),
-                Rule(f"oifname {_ANY_TAP} goto forward_to_instance", "to an instance"),
+                Rule(f"oifname {ANY_TAP} goto forward_to_instance", "to an instance"),
             ),
             "forward",
         ),
         Chain(
             "output",
-            (Rule(f"oifname {_ANY_TAP} goto to_instance", "to an instance"),),
+            (Rule(f"oifname {ANY_TAP} goto to_instance", "to an instance"),),
             "output",
         ),
     ),
@@ -382,7 +428,7 @@ _ARP = Table(
         ),
         Chain(
             "input",
-            (Rule(f"iifname {_ANY_TAP} goto from_instance", "from an instance"),),
+            (Rule(f"iifname {ANY_TAP} goto from_instance", "from an instance"),),
             "input",
         ),
     ),
@@ -399,7 +445,7 @@ def passage(uplinks: Iterable[str]) -> Iterator[Chain]:
     names = sorted(set(uplinks))
     for chain, selector in (("leaving", "oifname"), ("entering", "iifname")):
         rules = [
-            Rule(f"{selector} {_ANY_TAP} return", "an instance"),
+            Rule(f"{selector} {ANY_TAP} return", "an instance"),
             *(Rule(f'{selector} "{name}" return', "an uplink") for name in names),
             Rule("counter drop", "the host's own networks are no way"),
         ]

@@ -26,6 +26,11 @@ class Cover:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
 
+    @property
+    def ranges(self) -> list[Range]:
+        """Return the ranges that the set consists of, in order."""
+        return list(zip(self._firsts, self._lasts, strict=True))
+
     def missing(self, first: int, last: int) -> list[Range]:
         """Return the parts of a range that are not in the set yet."""
         parts = []

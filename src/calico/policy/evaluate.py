@@ -30,8 +30,8 @@ class Direction(enum.Enum):
 class Packet:
     """The first packet of a flow, as policy sees it.
 
-    `port` is the destination port, of TCP, UDP and SCTP only; `icmp_type` and
-    `icmp_code` are of ICMP and ICMPv6 only.
+    `port` is the destination port, of TCP, UDP and SCTP only, `source_port` the other
+    if it is known; `icmp_type` and `icmp_code` are of ICMP and ICMPv6 only.
     """
 
     source: Address
@@ -40,6 +40,7 @@ class Packet:
     port: int | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
+    source_port: int | None = None
 
     @property
     def version(self) -> int:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from calico.model.groups import Groups
 from calico.model.ids import GroupId
+from calico.model.operator import Action
 from calico.model.policy_codec import PROTOCOLS
 from calico.model.records import RemoteAddressGroup, RemoteGroup, Rule
 from calico.policy.evaluate import (
@@ -21,6 +22,7 @@ from calico.policy.evaluate import (
     rules_of,
     says_of_transport,
 )
+from calico.policy.operator import Decision
 
 _NEAR_MISSES = 3  # more would hide the sentence
 _FAR = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
@@ -56,6 +58,19 @@ def rule_on(
     else:
         text = speech.denial(of_port, direction, packet)
     return Ruling(verdict=verdict, direction=direction, text=text)
+
+
+def decision_words(decision: Decision) -> str:
+    """Return what an operator's rule decided, and which rule it is."""
+    rule = f"policy {decision.policy}, {decision.direction.value} rule"
+    words = f"{rule} {decision.number}"
+    match decision.action:
+        case Action.ALLOW:
+            return f"allowed by {words}"
+        case Action.DENY:
+            return f"denied by {words}"
+        case _:
+            return f"{words} passes it on, and nothing that follows allows it"
 
 
 def packet_words(packet: Packet) -> str:

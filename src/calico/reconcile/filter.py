@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from calico.plan.antispoof import Element
+from calico.plan.antispoof import FROM_RATE, TO_RATE, Element
 from calico.plan.filter import Sections, merged
 from calico.plan.nft import (
     Part,
@@ -18,6 +18,19 @@ from calico.plan.nft import (
 from calico.plan.ruleset import TABLE, Chain, Set
 from calico.reconcile.diff import Diff, diff
 
+# What parts are about, by the first word of their names, and when they are made.
+_SUBJECTS = {
+    "in": (2, "group"),
+    "out": (2, "group"),
+    "policy": (2, "policy"),
+    "before": (3, "policies"),
+    "after": (3, "policies"),
+    "host_policy": (3, "host endpoint"),
+    "host_before": (3, "host endpoint"),
+    "host_after": (3, "host endpoint"),
+    "host_in": (4, "the host itself"),
+    "host_out": (4, "the host itself"),
+}
 _NO_ELEMENTS: Diff[Element, str] = Diff(put={}, drop={}, replaced={})
 
 
@@ -91,22 +104,32 @@ def compare(
 ) -> FilterChange:
     """Return the transaction that makes the filter what it should be.
 
-    A table is made anew where it is not there, or where a set or a hook is another than
-    it should be: neither can be changed in place.
+    A table is made anew where it is not there, or where a set or the hook of a chain is
+    another than it should be: neither can be changed in place.
     """
+    absent = {p.family for p in parts} - {p.family for p in have.parts}
+    return _compare(parts, elements, have, frozenset(absent))
+
+
+def _compare(
+    parts: Parts,
+    elements: Mapping[Element, str],
+    have: FilterState,
+    absent: frozenset[str] = frozenset(),
+) -> FilterChange:
+    """Compare, where the tables of `absent` families are not there."""
     put = {p: part for p, part in parts.items() if have.parts.get(p) != describe(part)}
-    renewed = frozenset(
+    renewed = absent | {
         p.family
         for p, part in put.items()
-        if (isinstance(part, Chain) and part.hook)
-        or (isinstance(part, Set) and p in have.parts)
-    )
+        if p in have.parts and not _can_become(part, have.parts[p])
+    }
     put = {p: part for p, part in parts.items() if p in put or p.family in renewed}
     drop = frozenset(
         p for p in have.parts if p not in parts and p.family not in renewed
     )
     gone = {(p.family, p.name) for p in drop if p.kind == "set"}
-    there = {
+    elements_there = {
         element: value
         for element, value in have.elements.items()
         if element.family not in renewed and (element.family, element.set) not in gone
@@ -118,8 +141,14 @@ def compare(
             p for p in put if p in have.parts and p.family not in renewed
         ),
         drop=drop,
-        elements=diff(elements, there),
+        elements=diff(elements, elements_there),
     )
+
+
+def _can_become(part: Set | Chain, line: str) -> bool:
+    """Tell whether the part that a line describes can be changed into this one."""
+    hook, _, _ = describe(part).partition(";")
+    return isinstance(part, Chain) and line.partition(";")[0] == hook
 
 
 def compare_sections(want: Sections, left: Sections) -> FilterChange:
@@ -133,7 +162,7 @@ def compare_sections(want: Sections, left: Sections) -> FilterChange:
         parts={name: describe(part) for name, part in old.parts.items()},
         elements=old.elements,
     )
-    return compare(new.parts, new.elements, have)
+    return _compare(new.parts, new.elements, have)
 
 
 def steps(change: FilterChange) -> Iterator[tuple[str, FilterChange]]:
@@ -141,7 +170,8 @@ def steps(change: FilterChange) -> Iterator[tuple[str, FilterChange]]:
 
     For a change that was refused as a whole: what is refused then is that thing alone
     (P41). What every port needs comes first, under no name; then what rules refer to,
-    then groups, then interfaces. Parts that go stay, until a whole change succeeds.
+    then groups and policies, then what calls policies, then interfaces. Parts that go
+    stay, until a whole change succeeds.
     """
     parts: dict[_Subject, dict[Part, Set | Chain]] = defaultdict(dict)
     for part, made in change.put.items():
@@ -176,12 +206,12 @@ class _Subject(NamedTuple):
 def _subject_of(name: str, interface: str | None) -> _Subject:
     """Return what a part, or an element of it, is about."""
     if interface is not None:
-        return _Subject(3, interface)
-    kind, dot, rest = name.partition(".")
-    if not dot:
-        return _Subject(0, "")
-    owner = rest.partition(".")[0]
-    return _Subject(2 if kind in {"in", "out"} else 1, f"group {owner}")
+        return _Subject(5, interface)
+    kind, _, rest = name.partition(".")
+    if kind in {FROM_RATE, TO_RATE} and rest:
+        return _Subject(5, rest.partition(".")[0])  # with the element that leads to it
+    rank, what = _SUBJECTS.get(kind, (1, "group") if rest else (0, ""))
+    return _Subject(rank, f"{what} {rest.partition('.')[0]}".rstrip())
 
 
 def render(change: FilterChange) -> str:

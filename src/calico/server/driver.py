@@ -34,6 +34,8 @@ from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.network_log import LogDriver
 from calico.server.publisher import Publisher
+from calico.server.qos import QosDriver
+from calico.server.router_events import RouterEvents
 from calico.server.translate import NETWORK_TYPES
 from calico.server.worker import CalicoWorker
 
@@ -47,7 +49,7 @@ _ROUTER_OWNERS = frozenset(
     {constants.DEVICE_OWNER_ROUTER_INTF, constants.DEVICE_OWNER_ROUTER_GW}
 )
 _TAP_MAC = "mac_address"  # Nova's VIF_DETAILS_TAP_MAC_ADDRESS
-_NETWORK_NEWS = ("name", "mtu", "dns_domain")
+_NETWORK_NEWS = ("name", "mtu", "dns_domain", "qos_policy_id")
 
 
 @registry.has_registry_receivers
@@ -59,6 +61,8 @@ class CalicoMechanismDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._settings = options.read(cfg.CONF)
         self._publisher = Publisher(self._settings)
+        self._qos = QosDriver(self._publisher)
+        self._routers = RouterEvents(self._publisher)
         # What to wake once a group's deletion has been committed, by its id.
         self._going: dict[str, tuple[Subject, ...]] = {}
         journal.watch_address_groups(sa.event.listen)

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from neutron.db import models_v2
 from neutron.db.models import securitygroup as group_models
 from neutron.db.models import segment as segment_models
+from neutron.db.qos import models as qos_models
 from neutron.objects import address_group as address_group_objects
 from neutron.objects import securitygroup as group_objects
 from neutron.objects.logapi import logging_resource as log_objects
+from neutron.objects.qos import policy as qos_objects
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
@@ -25,9 +27,10 @@ from calico.model.ids import Invalid
 from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
-from calico.server import bindings, grounds, options, translate
+from calico.server import bindings, floating, grounds, options, translate
 from calico.server.journal import Kind, Subject
 from calico.server.placement import endpoints as placed
+from calico.server.qos_rules import policy_of
 from calico.server.translate import Omitted, Surroundings
 
 LOG = log.getLogger(__name__)
@@ -80,7 +83,18 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
         networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
         group_names=group_names,
         grounds=_grounds(context, ports),
+        floating=floating.of_ports(context, {port["id"] for port in ports}),
+        qos_rules=_qos_rules(context, filter(None, map(policy_of, ports))),
     )
+
+
+def _qos_rules(context: Any, policies: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the rules of policies, as the API gives them."""
+    wanted = set(policies)
+    if not wanted:
+        return {}
+    found = qos_objects.QosPolicy.get_objects(context, id=list(wanted))
+    return {policy.id: [rule.to_dict() for rule in policy.rules] for policy in found}
 
 
 def _grounds(context: Any, ports: Iterable[Any]) -> Grounds:
@@ -105,12 +119,13 @@ def subnet(subnet_id: str) -> Subnet | None:
         return None
     network_id = found[0]["network_id"]
     networks = plugin.get_networks(context, filters={"id": [network_id]})
-    if not networks or not _is_ours(context, network_id):
+    if not networks or not is_ours(context, network_id):
         return None
     return translate.subnet(found[0], networks[0])
 
 
-def _is_ours(context: Any, network_id: str) -> bool:
+def is_ours(context: Any, network_id: str) -> bool:
+    """Tell whether a network is of a type that is served."""
     model = segment_models.NetworkSegment
     query = sa.select(model.network_type).where(model.network_id == network_id)
     with db_api.CONTEXT_READER.using(context):
@@ -205,11 +220,22 @@ def expand(subject: Subject) -> list[Subject]:
         subnets = sa.select(subnet_row.id).where(subnet_row.network_id == subject.id)
         ports = sa.select(port.id).where(port.network_id == subject.id)
         return _subjects(Kind.SUBNET, subnets) + _subjects(Kind.PORT, ports)
+    if subject.kind is Kind.QOS_POLICY:
+        return _subjects(Kind.PORT, _ports_with(subject.id))
     binding = group_models.SecurityGroupPortBinding
     return _subjects(
         Kind.PORT,
         sa.select(binding.port_id).where(binding.security_group_id == subject.id),
     )
+
+
+def _ports_with(policy: str) -> Any:
+    """Return the query of ports that have a policy, or whose network has it."""
+    port = models_v2.Port
+    own, networks = qos_models.QosPortPolicyBinding, qos_models.QosNetworkPolicyBinding
+    mine = sa.select(own.port_id).where(own.policy_id == policy)
+    shared = sa.select(networks.network_id).where(networks.policy_id == policy)
+    return sa.select(port.id).where(port.id.in_(mine) | port.network_id.in_(shared))
 
 
 def _subjects(kind: Kind, query: Any) -> list[Subject]:

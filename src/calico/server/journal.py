@@ -26,8 +26,9 @@ _MOMENTS = ("after_insert", "after_update", "after_delete")
 class Kind(StrEnum):
     """What a row is about.
 
-    NETWORK and GROUP_PORTS stand for many: they become rows of the network's subnets
-    and ports, or of the group's ports, when they are worked off.
+    NETWORK, GROUP_PORTS and QOS_POLICY stand for many: they become rows of the
+    network's subnets and ports, of the group's ports, or of the ports that the policy
+    holds for, when they are worked off.
     """
 
     PORT = "port"
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     LOG = "log"
     NETWORK = "network"
     GROUP_PORTS = "group-ports"
+    QOS_POLICY = "qos-policy"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,12 +12,17 @@ from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.plugins.ml2.plugin import Ml2Plugin
 from oslo_config import cfg
 
+from calico.server.qos import EXTENSION
+from calico.server.rivals import ROUTER_PROVIDER
+
 ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
     "project_network_types": ["local"],
     "mechanism_drivers": ["calico"],
     "extension_drivers": ["port_security"],
 }
+# Routers and floating IPs, the logs of security groups, and QoS.
+SERVICE_PLUGINS = (ROUTER_PROVIDER, "log", EXTENSION)
 
 
 class CalicoPlugin(Ml2Plugin):
@@ -34,6 +39,11 @@ def set_defaults(conf: Any) -> None:
     driver_type.register_ml2_drivers_flat_opts()
     for name, value in ML2_DEFAULTS.items():
         conf.set_default(name, value, group="ml2")
+    conf.set_default("service_plugins", [*SERVICE_PLUGINS])
+    if EXTENSION in conf.service_plugins:
+        # Without it neither ports nor networks could have a policy.
+        extensions = [*ML2_DEFAULTS["extension_drivers"], EXTENSION]
+        conf.set_default("extension_drivers", extensions, group="ml2")
     conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
     # Each host's agent serves DHCP from the datastore; nobody schedules it.
     conf.set_default("enable_traditional_dhcp", False)

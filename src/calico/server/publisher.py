@@ -19,7 +19,7 @@ from calico.datastore.client import Client
 from calico.datastore.store import Broken, DatastoreError, Store, Temporary
 from calico.model.ids import Invalid
 from calico.model.keys import Keys
-from calico.server import inventory, journal
+from calico.server import floating, inventory, journal
 from calico.server.journal import Entry, Kind, Subject
 from calico.server.options import ServerSettings
 from calico.server.publish import Publication, Unpublishable
@@ -67,11 +67,13 @@ class Backlog:
         by_kind = sorted(entries, key=lambda entry: entry.subject)
         for kind, group in groupby(by_kind, key=lambda entry: entry.subject.kind):
             rows = list(group)
-            if kind in {Kind.NETWORK, Kind.GROUP_PORTS}:
+            if kind in {Kind.NETWORK, Kind.GROUP_PORTS, Kind.QOS_POLICY}:
                 added += _expand(context, rows)
             elif kind is Kind.PORT:
                 for start in range(0, len(rows), _BATCH):
-                    self._settle(context, rows[start : start + _BATCH], self._ports)
+                    batch = rows[start : start + _BATCH]
+                    self._settle(context, batch, self._ports)
+                    floating.settle({entry.subject.id for entry in batch})
             else:
                 for _, same in groupby(rows, key=lambda entry: entry.subject):
                     self._settle(context, list(same), self._object)

@@ -24,7 +24,7 @@ from oslo_log import log
 from calico.model.ids import HostName, Invalid, PortId
 from calico.model.keys import Keys
 from calico.model.resource import parse_json
-from calico.server import inventory
+from calico.server import floating, inventory
 from calico.server.driver_name import NAME
 
 LOG = log.getLogger(__name__)
@@ -69,12 +69,16 @@ def reports(keys: Keys, items: Mapping[str, bytes]) -> Reports:
 
 
 def apply(reported: Reports) -> int:
-    """Make all bound ports' status what it should be; return how many changed."""
+    """Make all bound ports' status what it should be; return how many changed.
+
+    And that of floating IPs, whatever changed it: those of a batch with its ports.
+    """
     bound = _bound_ports(inventory.admin())
     changing = (port.port for port in bound if port.wanted(reported) != port.status)
     changed = 0
     while batch := list(islice(changing, _BATCH)):
         changed += _apply_batch(batch, reported)
+    floating.settle()
     return changed
 
 
@@ -114,6 +118,7 @@ def _apply_batch(ids: list[str], reported: Reports) -> int:
             row.status = wanted[row.id]
         context.session.flush()
         _block(context, [r for r in rows if r.status == constants.PORT_STATUS_DOWN])
+        floating.settle_within(context, ids)
         after = {row.id: plugin._make_port_dict(row) for row in rows}  # noqa: SLF001 - as above
     for port, states in ((p, (before[p], after[p])) for p in before):
         payload = events.DBEventPayload(context, resource_id=port, states=states)

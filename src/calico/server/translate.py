@@ -4,7 +4,7 @@ Pure. What cannot be expressed is left out and reported, never widened: a rule t
 not understood allows nothing (P1).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -35,6 +35,7 @@ from calico.model.records import (
     Endpoint,
     HostRoute,
     Member,
+    Nat,
     Policy,
     PortRange,
     RemoteAddressGroup,
@@ -43,6 +44,7 @@ from calico.model.records import (
     Subnet,
 )
 from calico.policy.ownership import Grounds, grounded
+from calico.server.qos_rules import limits, policy_of
 
 NETWORK_TYPES = frozenset({"local", "flat"})
 """The types of networks that are this project's."""
@@ -85,12 +87,14 @@ Neutron = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a port's own dictionary only points to, by id."""
+    """What a port's own dictionary only points to, by id; rules by their policy's."""
 
     subnets: Mapping[str, Neutron]
     networks: Mapping[str, Neutron]
     group_names: Mapping[str, str]
     grounds: Grounds = field(default_factory=Grounds)
+    floating: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
+    qos_rules: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
     network = around.networks.get(port["network_id"], {})
     groups = frozenset(GroupId(g) for g in port.get("security_groups") or ())
     port_id = PortId(port["id"])
+    qos, unlimited = limits(around.qos_rules.get(policy_of(port) or "", ()))
+    omitted += [Omitted(f"QoS rule {rule['id']}", reason) for rule, reason in unlimited]
     found = Endpoint(
         host=HostName(port["binding:host_id"]),
         device=DeviceId(port["device_id"]),
@@ -139,6 +145,8 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         project=ProjectId(port["project_id"] or ""),
         addresses=tuple(sorted(_fixed(port), key=lambda a: (a.version, a))),
         pairs=_parts(port.get("allowed_address_pairs"), pair, omitted),
+        nats=_nats(port, around, omitted),
+        qos=qos,
         groups=groups,
         gateway4=next((g for g in gateways if isinstance(g, IPv4Address)), None),
         gateway6=next((g for g in gateways if isinstance(g, IPv6Address)), None),
@@ -294,6 +302,23 @@ def pair(pair: Neutron) -> AddressPair:
     )
 
 
+def _nats(
+    port: Neutron, around: Surroundings, omitted: list[Omitted]
+) -> tuple[Nat, ...]:
+    own = set(_fixed(port))
+
+    def nat(floating: Neutron) -> Nat:
+        internal = ip_address(floating["fixed_ip_address"])
+        if internal not in own:
+            raise Invalid(f"{internal} is no address of the port")
+        return Nat(
+            internal=internal, external=ip_address(floating["floating_ip_address"])
+        )
+
+    found = _parts(around.floating.get(port["id"]), nat, omitted)
+    return tuple(sorted(found, key=lambda one: (one.external.version, one.external)))
+
+
 def dhcp_option(option: Neutron) -> DhcpOption:
     """Return an extra DHCP option; Invalid for one that cannot be given."""
     return DhcpOption(
@@ -318,6 +343,13 @@ def _parts(
 
 
 def _fqdn(port: Neutron) -> str | None:
+    """Return a port's name in DNS, if it was given one.
+
+    Without a `dns_name` Neutron makes one up from the address, in a domain that may not
+    be the network's.
+    """
+    if not port.get("dns_name"):
+        return None
     names = [a.get("fqdn", "") for a in port.get("dns_assignment") or ()]
     return next((name.rstrip(".") for name in names if name), None)
 

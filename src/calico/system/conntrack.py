@@ -39,7 +39,7 @@ _NEW, _GET, _DELETE = (_SUBSYSTEM | kind for kind in (0, 1, 2))  # IPCTNL_MSG_CT
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
 _REPLY, _STATUS, _LED_ELSEWHERE = 2, 3, 1 << 5  # ..., ..., IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
-_PROTO_NUMBER, _DESTINATION_PORT = 1, 3  # CTA_PROTO_*
+_PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
 _RECEIVE = 1 << 18
 _BATCH = 64  # messages sent before their answers are read: fits any socket buffer
@@ -178,9 +178,10 @@ def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> P
     protocol = proto[_PROTO_NUMBER][0]
     version = source.version
     is_icmp = protocol == ICMP[version]
-    port = None
+    port = source_port = None
     if protocol in PORT_PROTOCOLS:
         port = int.from_bytes(proto[_DESTINATION_PORT], "big")
+        source_port = int.from_bytes(proto[_SOURCE_PORT], "big")
     return Packet(
         source=source,
         destination=destination,
@@ -188,6 +189,7 @@ def _packet(source: Address, destination: Address, proto: dict[int, bytes]) -> P
         port=port,
         icmp_type=proto[_ICMP_TYPE[version]][0] if is_icmp else None,
         icmp_code=proto[_ICMP_CODE[version]][0] if is_icmp else None,
+        source_port=source_port,
     )
 
 

@@ -1,25 +1,30 @@
-"""How often each rule of each security group let a packet in: the filter's counters.
+"""How often rules of groups and of an operator's policies met a packet.
 
 A connection counts once: its later packets pass as established.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calico.system.nft import Nft
 
 _DIRECTIONS = {"in": "ingress", "out": "egress"}
+_POLICIES = {"policy", "host_policy"}
 _DENIED = {"in_groups": "ingress", "out_groups": "egress"}
 
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class Hits:
-    """What a rule has allowed; without group and rule, what none allowed."""
+    """What a rule has met. Without group and policy, what no group allowed.
+
+    A group's rules have ids, those of an operator's `policy` are numbered from 1.
+    """
 
     direction: str
     group: str = ""
+    policy: str = ""
     rule: str = ""
     packets: int = 0
     bytes: int = 0
@@ -27,7 +32,7 @@ class Hits:
 
 def read_hits(nft: Nft) -> list[Hits]:
     """Return the counters of this network namespace, summed by rule and sorted."""
-    sums: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    sums: dict[Hits, list[int]] = defaultdict(lambda: [0, 0])
     for entry in nft.list_table("inet"):
         for place, rule, counter in _counters(entry):
             found = _meaning(place, rule)
@@ -35,8 +40,8 @@ def read_hits(nft: Nft) -> list[Hits]:
                 sums[found][0] += counter["packets"]
                 sums[found][1] += counter["bytes"]
     return sorted(
-        Hits(direction=direction, group=group, rule=rule, packets=packets, bytes=octets)
-        for (direction, group, rule), (packets, octets) in sums.items()
+        replace(hits, packets=packets, bytes=octets)
+        for hits, (packets, octets) in sums.items()
     )
 
 
@@ -55,11 +60,15 @@ def _counters(entry: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, int]]
                 yield body["chain"], rule, statement["counter"]
 
 
-def _meaning(place: str, rule: str) -> tuple[str, str, str] | None:
-    """Return direction, group and rule that a counter is of; None for others."""
+def _meaning(place: str, rule: str) -> Hits | None:
+    """Return what a counter is of, without its numbers; None for others."""
     if place in _DENIED:
-        return _DENIED[place], "", ""
-    prefix, dot, rest = place.partition(".")
-    if not dot or prefix not in _DIRECTIONS:
+        return Hits(direction=_DENIED[place])
+    kind, dot, rest = place.partition(".")
+    if kind in _POLICIES:
+        direction = _DIRECTIONS[rest.rpartition(".")[2]]
+        number, _, policy = rule.partition(" ")
+        return Hits(direction=direction, policy=policy, rule=number)
+    if not dot or kind not in _DIRECTIONS:
         return None
-    return _DIRECTIONS[prefix], rest.partition(".")[0], rule
+    return Hits(direction=_DIRECTIONS[kind], group=rest.partition(".")[0], rule=rule)

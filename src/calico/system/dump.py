@@ -61,10 +61,14 @@ _ATTEMPTS = 5  # a dump that the kernel says was interrupted is not a picture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetState:
-    """What the kernel has: our items by key, indexes, the other links' addresses."""
+    """What the kernel has: our items by key, indexes, the other links' addresses.
+
+    `up` are the links that are.
+    """
 
     items: dict[Key, NetItem]
     indexes: dict[InterfaceName, int]
+    up: frozenset[InterfaceName]
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 
     @property
@@ -99,8 +103,11 @@ def read_state() -> NetState:
 def _read(kernel: socket.socket) -> NetState:
     items: list[NetItem] = []
     names: dict[int, InterfaceName] = {}
-    for name, index, item in _links(kernel):
+    ups = set()
+    for name, index, up, item in _links(kernel):
         names[index] = name
+        if up:
+            ups.add(name)
         if item is not None:
             items.append(item)
     others = []
@@ -115,40 +122,41 @@ def _read(kernel: socket.socket) -> NetState:
     return NetState(
         items={key_of(item): item for item in items},
         indexes={name: index for index, name in names.items()},
+        up=frozenset(ups),
         addresses=tuple(others),
     )
 
 
 def _is_ours(name: InterfaceName, address: Interface) -> bool:
     if name == DHCP_BRIDGE:
-        return not address.is_link_local
+        return address.version == 4 or not address.is_link_local
     return bool(TAP.fullmatch(name))
 
 
 def _links(
     kernel: socket.socket,
-) -> Iterator[tuple[InterfaceName, int, Bridge | Link | None]]:
+) -> Iterator[tuple[InterfaceName, int, bool, Bridge | Link | None]]:
     mask = struct.pack("=HHI", 8, _EXT_MASK, _SKIP_STATISTICS)
     request = _LINK.pack(0, 0, 0, 0, 0, 0) + mask
-    for message in _dump(kernel, _GET_LINK, request):
+    for message in dump_table(kernel, _GET_LINK, request):
         _, _, _, index, flags, _ = _LINK.unpack_from(message)
-        found = _attributes(message, _LINK.size)
+        found = attributes(message, _LINK.size)
         name = InterfaceName(found[3].rstrip(b"\0").decode(errors="replace"))
         up = bool(flags & _UP)
         if name == DHCP_BRIDGE:
-            yield name, index, Bridge(name) if up else None
+            yield name, index, up, Bridge(name) if up else None
         elif TAP.fullmatch(name):
-            yield name, index, Link(name, _mac(found.get(1, b"")), up)
+            yield name, index, up, Link(name, _mac(found.get(1, b"")), up)
         else:
-            yield name, index, None
+            yield name, index, up, None
 
 
 def _addresses(
     kernel: socket.socket, names: dict[int, InterfaceName]
 ) -> Iterator[tuple[InterfaceName, Interface]]:
-    for message in _dump(kernel, _GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0)):
+    for message in dump_table(kernel, _GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0)):
         _, length, _, _, index = _ADDRESS.unpack_from(message)
-        found = _attributes(message, _ADDRESS.size)
+        found = attributes(message, _ADDRESS.size)
         octets = found.get(2) or found.get(1)  # IFA_LOCAL is the own end's
         if index in names and octets is not None:
             yield names[index], ip_interface((_ip(octets), length))
@@ -158,11 +166,11 @@ def _neighbours(
     kernel: socket.socket, family: int, names: dict[int, InterfaceName]
 ) -> Iterator[Neighbour]:
     request = _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0, 0)
-    for message in _dump(kernel, _GET_NEIGHBOUR, request):
+    for message in dump_table(kernel, _GET_NEIGHBOUR, request):
         _, _, _, index, state, _, _ = _NEIGHBOUR.unpack_from(message)
         if not state & _PERMANENT or not TAP.fullmatch(names.get(index, "")):
             continue
-        found = _attributes(message, _NEIGHBOUR.size)
+        found = attributes(message, _NEIGHBOUR.size)
         if 1 in found:
             mac = _mac(found.get(2, b""))
             yield Neighbour(names[index], _ip(found[1]), mac)
@@ -174,11 +182,11 @@ def _routes(
     # Not filtered by table: a namespace that never had a route has no main table, and
     # asking for it is an error.
     request = _ROUTE.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
-    for message in _dump(kernel, _GET_ROUTE, request):
+    for message in dump_table(kernel, _GET_ROUTE, request):
         _, length, _, _, table, protocol, *_ = _ROUTE.unpack_from(message)
         if protocol != PROTOCOL or table != _MAIN_TABLE:
             continue
-        found = _attributes(message, _ROUTE.size)
+        found = attributes(message, _ROUTE.size)
         (index,) = struct.unpack("=i", found.get(4, b"\0\0\0\0"))
         name = names.get(index, InterfaceName(""))
         source = _ip(found[7]) if 7 in found else None
@@ -205,7 +213,7 @@ def _hops(octets: bytes, names: dict[int, InterfaceName]) -> Iterator[Hop]:
     position = 0
     while position < len(octets):
         length, flags, _, index = _HOP.unpack_from(octets, position)
-        found = _attributes(octets[position : position + length], _HOP.size)
+        found = attributes(octets[position : position + length], _HOP.size)
         if not flags & _DEAD:
             via = _ip(found[5]) if 5 in found else None
             yield Hop(names.get(index, InterfaceName("")), via)
@@ -220,8 +228,11 @@ def _mac(octets: bytes) -> Mac:
     return Mac(octets.hex(":"))
 
 
-def _attributes(message: bytes, position: int) -> Attributes:
-    """Return a message's attributes by number, the first 32 numbers' alone."""
+def attributes(message: bytes, position: int) -> Attributes:
+    """Return a message's attributes by number, the first 32 numbers' alone.
+
+    What `position` is at the first of them.
+    """
     found: Attributes = {}
     end = len(message)
     while position + 4 <= end:
@@ -234,7 +245,7 @@ def _attributes(message: bytes, position: int) -> Attributes:
     return found
 
 
-def _dump(kernel: socket.socket, kind: int, request: bytes) -> Iterator[bytes]:
+def dump_table(kernel: socket.socket, kind: int, request: bytes) -> Iterator[bytes]:
     """Yield the bodies of a table's messages."""
     header = _HEADER.pack(_HEADER.size + len(request), kind, _DUMP, 1, 0)
     kernel.send(header + request)

@@ -7,6 +7,7 @@ is not there), and remembers whether a port was ever open without all that prote
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from calico.model.ids import Interface, InterfaceName, Mac
 from calico.plan.antispoof import Element, is_gate
@@ -22,9 +23,12 @@ from calico.plan.host import (
     Setting,
     interfaces_of,
     key_of,
+    state_of,
 )
 from calico.plan.nft import Part
 from calico.plan.ruleset import TABLES
+from calico.plan.shaping import Shaper
+from calico.policy.evaluate import Direction
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.kernel import Failure, Have
@@ -56,10 +60,20 @@ class FakeKernel:
         self.items[key_of(link)] = link
 
     def unplug(self, tap: InterfaceName) -> None:
-        """Remove a link, and with it all that is on it, as the kernel does."""
+        """Remove a link, and with it all that is on it, as the kernel does.
+
+        A detour is a link of its own: it stays, and leads nowhere.
+        """
+        detours = [
+            replace(item, rate=0, burst=0, queue=0)
+            for item in self.items.values()
+            if isinstance(item, Shaper)
+            and item.direction is Direction.EGRESS
+            and item.interface == tap
+        ]
         self.items = {
             k: i for k, i in self.items.items() if tap not in interfaces_of(i)
-        }
+        } | state_of(detours)
 
     def read(self, *, resync: bool) -> Have:
         """Return what there is."""

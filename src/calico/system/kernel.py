@@ -18,14 +18,17 @@ from calico.plan.host import (
     Setting,
     State,
     key_of,
+    state_of,
 )
 from calico.plan.ruleset import TABLE, TABLES
+from calico.plan.shaping import Shaper
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, read_state
 from calico.system.netlink import Change, apply_changes
 from calico.system.nft import Nft
 from calico.system.nft_tables import has_table
+from calico.system.shaping import drop_shaper, put_shaper, read_shapers
 from calico.system.sysctl import read_settings, write_setting
 
 
@@ -78,12 +81,14 @@ class Kernel:
     def __init__(self) -> None:
         self._nft = Nft()
         self._net: NetState | None = None
+        self._shapers: State = {}
 
     def read(self, *, resync: bool) -> Have:
         """Return what there is of ours."""
         self._net = net = read_state()
+        self._shapers = state_of(read_shapers(net))
         return Have(
-            items=net.items,
+            items={**net.items, **self._shapers},
             taps=net.taps,
             filter=self._nft.read(resync=resync),
             absent=frozenset(
@@ -107,14 +112,33 @@ class Kernel:
         changes = [
             Change(item, put=True, new=_is_new_route(item, ours))
             for item in items
-            if not isinstance(item, Setting)
+            if not isinstance(item, Setting | Shaper)
         ]
-        return failures + self._apply(changes)
+        return failures + self._apply(changes) + self._shape(items)
+
+    def _shape(self, items: Sequence[Item]) -> list[Failure]:
+        failures = []
+        for item in items:
+            if isinstance(item, Shaper):
+                have = self._shapers.get(key_of(item))
+                assert isinstance(have, Shaper | None)  # noqa: S101 - by its key
+                if problem := put_shaper(item, have):
+                    failures.append(Failure(item, problem))
+        return failures
 
     def drop(self, items: Sequence[Item]) -> list[Failure]:
         """Remove items, in their order. A setting has nothing to go back to."""
-        changes = [Change(i, put=False) for i in items if not isinstance(i, Setting)]
-        return self._apply(changes)
+        failures = [
+            Failure(item, problem)
+            for item in items
+            if isinstance(item, Shaper) and (problem := drop_shaper(item))
+        ]
+        changes = [
+            Change(item, put=False)
+            for item in items
+            if not isinstance(item, Setting | Shaper)
+        ]
+        return failures + self._apply(changes)
 
     def change_filter(self, change: FilterChange) -> None:
         """Change the filter in one transaction."""

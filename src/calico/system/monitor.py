@@ -1,6 +1,6 @@
 """Says when something of ours may have changed in the kernel.
 
-That is a `tap` link, an address of the host itself, or nftables.
+That is a tap or its detour, an address of the host itself, or nftables.
 
 Events are hints: whoever is told looks for himself. A lost event says no more than one
 that came, so an overflow of the socket counts as one.
@@ -27,6 +27,7 @@ _NAME = 3  # IFLA_IFNAME
 _ADDED, _REMOVED = 16, 17  # RTM_NEWLINK, RTM_DELLINK
 _ADDRESS_ADDED, _ADDRESS_REMOVED = 20, 21  # RTM_NEWADDR, RTM_DELADDR
 _RECEIVE = 1 << 18
+_OURS = (b"tap", b"lim")  # taps, and detours of what they send (plan.shaping)
 
 
 class Monitor:
@@ -82,14 +83,14 @@ class Monitor:
 
 
 def concerns_tap(received: bytes) -> bool:
-    """Return whether a message of links is about an interface named `tap...`."""
+    """Return whether a message of links is about a tap, or a tap's detour."""
     position = 0
     while position + 32 <= len(received):
         length, kind = struct.unpack_from("=IH", received, position)
         if length < 16:
             return True
         body = received[position + 32 : position + length]  # after the two headers
-        if kind in {_ADDED, _REMOVED} and _name(body).startswith(b"tap"):
+        if kind in {_ADDED, _REMOVED} and _name(body).startswith(_OURS):
             return True
         position += (length + 3) & ~3
     return False

@@ -26,7 +26,7 @@ class NetPlan:
     """A network to make. A provider's is the administrator's, shared by all.
 
     `gateway` is the number of its IPv4 gateway in its subnet; `versions` are the IP
-    versions that it has subnets of.
+    versions that it has subnets of. `external` ones are for routers, not instances.
     """
 
     key: str
@@ -35,6 +35,7 @@ class NetPlan:
     mtu: int | None = None
     gateway: int = 1
     versions: tuple[int, ...] = (4, 6)
+    external: bool = False
 
     @property
     def provider(self) -> bool:
@@ -59,6 +60,8 @@ NETS = (
     NetPlan(key="P", project="admin"),
     NetPlan(key="Q", project="admin", mode6=STATEFUL),
     NetPlan(key="G", project="demo1"),  # of S5 and S16-S18, with groups of its own
+    NetPlan(key="T", project="demo2"),  # of S12 and S13, behind a router to E
+    NetPlan(key="E", project="admin", external=True),
 )
 SITES = (
     SitePlan(key="a1", net="A", project="demo1", where=0),
@@ -77,6 +80,9 @@ SITES = (
     SitePlan(key="g2", net="G", project="demo1", where=0),
     SitePlan(key="g3", net="G", project="demo1", where=1),
     SitePlan(key="g4", net="G", project="demo1", where=2),
+    SitePlan(key="t1", net="T", project="demo2", where=0),
+    SitePlan(key="t2", net="T", project="demo2", where=0),
+    SitePlan(key="t3", net="T", project="demo2", where=2),
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 from calico.verify import layout
 from calico.verify.cloud import Cloud, CloudError, Host, Site
 from calico.verify.layout import NetPlan, SitePlan
+from calico.verify.leftovers import take_apart
 from calico.verify.parallel import parallel
 from calico.verify.probes.echo import PORT, Responder
 
@@ -159,7 +160,8 @@ class Stage:
             details |= {
                 "provider:network_type": "flat",
                 "provider:physical_network": details["name"],
-                "shared": True,
+                "shared": not plan.external,
+                "router:external": plan.external,
             }
         return details | ({"mtu": plan.mtu} if plan.mtu else {})
 
@@ -251,6 +253,7 @@ class Stage:
             [(f"instance {n}", partial(self.cloud.compute().destroy, n)) for n in mine]
         )
         api = self.cloud.api("admin").network
+        self._take_apart(api)
         for kind, found, delete in (
             ("port", api.ports, api.delete_port),
             ("network", api.networks, api.delete_network),
@@ -259,6 +262,13 @@ class Stage:
         ):
             ours = self._listed(kind, found)
             self._each([(f"{kind} {e.name}", partial(delete, e.id)) for e in ours])
+
+    def _take_apart(self, api: Any) -> None:
+        try:
+            for deletions in take_apart(api, self.prefix):
+                self._each(deletions)
+        except Exception as e:  # noqa: BLE001 - the rest must go all the same
+            self.notes.append(f"could not clean up routers: {e}")
 
     def _listed(self, kind: str, found: Callable[[], Iterable[Any]]) -> list[Any]:
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from calico.model.ids import AddressGroupId, GroupId, Invalid, ProjectId
-from calico.model.records import PortRange, RemoteAddressGroup, RemoteGroup
+from calico.model.records import Nat, PortRange, RemoteAddressGroup, RemoteGroup
 from calico.policy.ownership import Grounds, Space
 from calico.server import translate
 from calico.server.translate import Surroundings
@@ -111,6 +111,27 @@ def test_an_endpoint_has_addresses_gateways_names_and_pairs() -> None:
         "10.9.0.0/24",
         "10.8.0.5/32",
     }
+
+
+def test_a_floating_ip_of_an_address_that_the_port_has_not_is_left_out() -> None:
+    written = port()
+    floating = [
+        {"fixed_ip_address": fixed, "floating_ip_address": external}
+        for fixed, external in (
+            ("10.0.0.2", "172.16.0.9"),
+            ("10.0.0.3", "172.16.0.8"),
+            ("10.0.0.2", "172.16.0.10"),
+        )
+    ]
+    around = Surroundings(
+        subnets={}, networks={}, group_names={}, floating={written["id"]: floating}
+    )
+    endpoint, omitted = translate.endpoint(written, around)
+    assert endpoint.nats == tuple(
+        Nat(internal=ip_address("10.0.0.2"), external=ip_address(external))
+        for external in ("172.16.0.9", "172.16.0.10")
+    )
+    assert [one.reason for one in omitted] == ["10.0.0.3 is no address of the port"]
 
 
 def test_p47_a_pair_of_anothers_space_is_in_neither_endpoint_nor_index() -> None:
@@ -248,6 +269,25 @@ def test_ports_and_prefixes_are_parsed() -> None:
 def test_p06_a_stateless_group_stays_stateless() -> None:
     assert not translate.policy(group(stateful=False))[0].stateful
     assert translate.policy(group())[0].stateful
+
+
+@pytest.mark.parametrize(
+    ("dns_name", "assigned", "wanted"),
+    [
+        ("web", "web.blue.example.", "web.blue.example"),
+        ("", "host-10-0-0-2.cloud.example.", None),  # of Neutron's own making
+        (None, "", None),
+    ],
+    ids=["named", "nameless", "without the extension"],
+)
+def test_only_a_name_that_was_given_is_a_ports_name(
+    dns_name: str | None, assigned: str, wanted: str | None
+) -> None:
+    names = {} if dns_name is None else {"dns_name": dns_name}
+    assignment = [{"ip_address": "10.0.0.2", "fqdn": assigned}] if assigned else []
+    written = port(**names, dns_assignment=assignment)
+    found, _ = translate.endpoint(written, NOTHING)
+    assert found.fqdn == wanted
 
 
 def test_a_subnet_carries_what_dhcp_needs() -> None:

@@ -1,5 +1,9 @@
-"""S19: what DHCP and router advertisements hand out is what Neutron says."""
+"""S19: what DHCP and router advertisements hand out is what Neutron says.
 
+And so is what the metadata service tells an instance that it is.
+"""
+
+import http.client
 import json
 import socket
 import time
@@ -17,6 +21,7 @@ from calico.verify.stage import DNS, NEXT_HOP, NTP, ROUTED, SEARCH, Net, Stage
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, in6.h
 _DISCARD = 9
+_METADATA = {4: "169.254.169.254", 6: "fe80::a9fe:a9fe"}
 _SETTLE = 5.0
 _REACH = 15.0  # seconds for a change of a subnet to reach new leases
 Finding = tuple[str, str | None]
@@ -96,7 +101,7 @@ def _look(stage: Stage, site: Site, promise: Promise) -> list[Finding]:
         """Look once: a client has its addresses before it has done all it will."""
         lease = stage.cloud.compute().lease(site)
         found = judge_lease(net, site, lease, promise)
-        seen[:] = [*found, *_kernel(net, site, promise)]
+        seen[:] = [*found, *_kernel(net, site, promise), *_metadata(stage, site)]
         return not any(wrong for _, wrong in seen)
 
     eventually(settled, _SETTLE)
@@ -173,6 +178,30 @@ def _kernel(net: Net, site: Site, promise: Promise) -> Iterator[Finding]:
         found = site.place.inside(partial(_path_mtu, target))
         wrong = None if found == net.mtu else f"{found}, not {net.mtu}"
         yield f"uses the MTU for IPv{target.version}", wrong
+
+
+def _metadata(stage: Stage, site: Site) -> Iterator[Finding]:
+    """Yield what the metadata service takes an instance for."""
+    port = stage.cloud.api("admin").network.get_port(site.port)
+    wanted = (port.device_id, port.project_id)
+    for version, address in _METADATA.items():
+        scope = f"%{site.interface}" if version == 6 else ""
+        found = site.place.inside(partial(_ask_metadata, f"{address}{scope}"))
+        wrong = None if found == wanted else f"{found}, not {wanted}"
+        yield f"metadata over IPv{version}", wrong
+
+
+def _ask_metadata(address: str) -> tuple[str, str] | str:
+    """Return an instance's id and project, as it is told; or what went wrong."""
+    asking = http.client.HTTPConnection(address, 80, timeout=_SETTLE)
+    try:
+        asking.request("GET", "/openstack/latest/meta_data.json")
+        told = json.loads(asking.getresponse().read())
+        return told["uuid"], told["project_id"]
+    except (OSError, ValueError, LookupError, http.client.HTTPException) as e:
+        return repr(e)
+    finally:
+        asking.close()
 
 
 def _routes(site: Site, family: str) -> list[dict[str, str]]:

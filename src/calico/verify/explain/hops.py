@@ -15,7 +15,14 @@ from calico.model.world import World
 from calico.plan.antispoof import sources
 from calico.plan.policy import stateless_groups
 from calico.policy.evaluate import Direction, Packet
-from calico.policy.explain import packet_words, rule_on
+from calico.policy.explain import decision_words, packet_words, rule_on
+from calico.policy.operator import (
+    Decision,
+    exemption,
+    guarding,
+    judge_host,
+    judge_port,
+)
 from calico.verify.explain.picture import End
 
 # Other types begin no connection, and a tracker takes them for strays.
@@ -37,10 +44,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleName:
-    """A rule that allowed a packet."""
+    """A rule that decided on a packet: of a group, or of an operator's policy.
+
+    Groups' rules have ids, those of a policy are numbered from 1.
+    """
 
     id: str | None
-    group: GroupId
+    group: GroupId | None = None
+    policy: str | None = None
     direction: str
 
 
@@ -182,22 +193,65 @@ def _policy(
     endpoint: Endpoint, packet: Packet, world: World, direction: Direction
 ) -> Iterator[Hop]:
     what = f"{direction.value} policy"
-    if not endpoint.port_security:
-        why = "port security is off: security groups do not apply"
-        yield _hop(world, what, passes=True, why=why)
-        return
-    if not _begins_connection(endpoint, packet, world):
+    if endpoint.port_security and not _begins_connection(endpoint, packet, world):
         why = f"{packet_words(packet)} begins no connection, whatever rules say"
         yield _hop(world, "connection", passes=False, why=why)
+    judged = judge_port(world.operator, world.groups, endpoint, direction, packet)
+    if judged.by is not None:
+        why, rule = _decided(judged.by)
+    elif not endpoint.port_security:
+        why, rule = "port security is off: security groups do not apply", None
+    else:
+        why, rule = _grouped(endpoint, packet, world, direction)
+    yield _hop(world, what, passes=judged.allowed, why=why, rule=rule)
+
+
+def _decided(decision: Decision) -> tuple[str, RuleName]:
+    """Return what an operator's rule decided, in words, and the rule."""
+    rule = RuleName(
+        id=str(decision.number),
+        policy=decision.policy,
+        direction=decision.direction.value,
+    )
+    return decision_words(decision), rule
+
+
+def _grouped(
+    endpoint: Endpoint, packet: Packet, world: World, direction: Direction
+) -> tuple[str, RuleName | None]:
+    """Return what a port's groups say, in words, and the rule that allows."""
     names = dict(endpoint.group_names)
     ruling = rule_on(world.groups, endpoint.groups, direction, packet, names)
     verdict = ruling.verdict
+    if verdict.rule is None or verdict.group is None:
+        return ruling.text, None
+    return ruling.text, RuleName(
+        id=verdict.rule.id, group=verdict.group, direction=direction.value
+    )
+
+
+def own_traffic(
+    interface: str, packet: Packet, world: World, direction: Direction
+) -> Iterator[Hop]:
+    """Yield what the operator says of a host's own packet, if he says anything."""
+    operator = world.operator
+    endpoint = guarding(operator.host_endpoints, interface)
+    if endpoint is None:
+        return
+    judged = judge_host(operator, world.groups, endpoint, direction, packet)
     rule = None
-    if verdict.rule is not None and verdict.group is not None:
-        rule = RuleName(
-            id=verdict.rule.id, group=verdict.group, direction=direction.value
-        )
-    yield _hop(world, what, passes=verdict.allowed, why=ruling.text, rule=rule)
+    why = exemption(operator.failsafe, direction, packet)
+    if why:
+        why = f"{why}: no policy is asked"
+    elif judged.by is not None:
+        why, rule = _decided(judged.by)
+    elif judged.allowed:
+        why = f"no policy speaks of {direction.value} here, and the default is to allow"
+    else:
+        why = "no policy allows it"
+    what = f"{direction.value} host policy"
+    why = f"host endpoint {endpoint.name}: {why}"
+    yield _hop(world, what, passes=judged.allowed, why=why, rule=rule)
 
 
 def _hop(

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from calico.policy.evaluate import Packet
+from calico.policy.evaluate import Direction, Packet
 from calico.verify.explain.hops import (
     Hop,
     Outcome,
     RuleName,
     arriving,
+    own_traffic,
     proving,
     sending,
     to_host,
@@ -73,9 +74,14 @@ class Explanation:
 
     @property
     def rule(self) -> RuleName | None:
-        """Return the last rule that allowed the packet; None if it is denied."""
+        """Return the last rule that allowed the packet, or the one that denied it.
+
+        None where no rule did: groups only allow.
+        """
+        if not self.allowed:
+            return self.hops[-1].rule
         rules = [hop.rule for hop in self.hops if hop.rule is not None]
-        return rules[-1] if self.allowed and rules else None
+        return rules[-1] if rules else None
 
 
 def explain(question: Question, picture: Picture, network: Network) -> Explanation:
@@ -135,10 +141,12 @@ class _Way:
                     yield self._hop(spot, "route", Outcome.DENIED, reason + self._why())
                     return
                 case Local():
-                    yield self._local(spot)
+                    yield from self._local(spot)
                     return
                 case Forwarded(interface=interface):
                     yield self._hop(spot, "route", Outcome.ROUTED, str(route))
+                    if spot.entry is None:
+                        yield from self._own(spot, interface, Direction.EGRESS)
                     following = self.network.across(spot.node, interface)
                 case _:
                     assert_never(route)
@@ -163,11 +171,20 @@ class _Way:
         detail = f"it leaves the cloud and arrives at {spot.node}'s {spot.entry}"
         return self._hop(spot, "outside", Outcome.DELIVERED, detail)
 
-    def _local(self, spot: Spot) -> Hop:
+    def _local(self, spot: Spot) -> Iterator[Hop]:
         if spot.entry is not None and spot.entry.startswith(_TAP):
-            return to_host(spot.node, self.question.packet)
+            yield to_host(spot.node, self.question.packet)
+            return
+        if spot.entry is not None:
+            yield from self._own(spot, spot.entry, Direction.INGRESS)
         detail = f"{self.question.target.address} is {spot.node}'s own"
-        return self._hop(spot, "node itself", Outcome.DELIVERED, detail)
+        yield self._hop(spot, "node itself", Outcome.DELIVERED, detail)
+
+    def _own(self, spot: Spot, interface: str, direction: Direction) -> Iterator[Hop]:
+        """Yield what an operator says of a host's own packet at an interface."""
+        if not interface.startswith(_TAP):
+            world = self.picture.world(spot.node)
+            yield from own_traffic(interface, self.question.packet, world, direction)
 
     def _leaves(self, spot: Spot, interface: str) -> Iterator[Hop]:
         """Yield what follows where no cable does: a port's tap, or the unseen."""

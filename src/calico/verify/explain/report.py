@@ -54,7 +54,12 @@ def as_json(explanation: Explanation, sent: Sent | None = None) -> dict[str, Any
         "hops": [_hop(hop) for hop in explanation.hops],
         "rule": None
         if rule is None
-        else {"id": rule.id, "group": rule.group, "direction": rule.direction},
+        else {
+            "id": rule.id,
+            "group": rule.group,
+            "policy": rule.policy,
+            "direction": rule.direction,
+        },
     }
     if sent is not None:
         body["agree"] = agrees(explanation, sent)

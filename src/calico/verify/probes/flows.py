@@ -28,7 +28,10 @@ class FlowFailed(Exception):  # noqa: N818 - says what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Where a flow goes: from one stack to an address and port of another."""
+    """Where a flow goes: from one stack to an address and port of another.
+
+    `bound` is that other's own address, where it is reached by one that leads to it.
+    """
 
     name: str
     kind: str  # "TCP" or "UDP"
@@ -36,6 +39,12 @@ class Course:
     target: Stack
     address: Address
     port: int
+    bound: Address | None = None
+
+    @property
+    def listens(self) -> tuple[str, int]:
+        """Return what the target binds to."""
+        return str(self.bound or self.address), self.port
 
 
 @dataclass(slots=True, eq=False)
@@ -171,7 +180,7 @@ def goes_on(flows: Iterable[Flow]) -> dict[Flow, str | None]:
 
 def _stream(course: Course) -> tuple[socket.socket, socket.socket]:
     where = (str(course.address), course.port)
-    with course.target.inside(lambda: _socket(course, where)) as listener:
+    with course.target.inside(lambda: _socket(course, course.listens)) as listener:
         listener.listen()
         listener.settimeout(_PATIENCE)
         near = course.source.inside(lambda: _socket(course))
@@ -187,7 +196,7 @@ def _stream(course: Course) -> tuple[socket.socket, socket.socket]:
 
 def _datagrams(course: Course) -> tuple[socket.socket, socket.socket]:
     where = (str(course.address), course.port)
-    far = course.target.inside(lambda: _socket(course, where))
+    far = course.target.inside(lambda: _socket(course, course.listens))
     near = course.source.inside(lambda: _socket(course))
     try:
         far.settimeout(_PATIENCE)
