@@ -28,7 +28,7 @@ from calico.model.ids import (
 from calico.model.records import AddressPair, Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import Element
-from calico.plan.host import PROTOCOL, Item, Route
+from calico.plan.items import PROTOCOL, Item, Route
 from calico.reconcile.diff import Diff
 from calico.reconcile.filter import FilterChange
 from calico.system.kernel import Kernel

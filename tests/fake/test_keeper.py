@@ -13,7 +13,7 @@ from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
 from calico.model.qos import Qos, bandwidth, packet_rate
 from calico.model.records import Endpoint
-from calico.plan.host import (
+from calico.plan.items import (
     DHCP_BRIDGE,
     Hop,
     Item,

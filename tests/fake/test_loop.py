@@ -17,7 +17,7 @@ from calico.model.keys import Keys
 from calico.model.records import PortRange, Rule
 from calico.model.world import World
 from calico.obs import Metrics
-from calico.plan.host import Route
+from calico.plan.items import Route
 from calico.reconcile.loop import Intervals, Pacer
 from calico.reconcile.problem import Problem
 from calico.system.fake_connections import FakeConnections

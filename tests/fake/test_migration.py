@@ -12,7 +12,7 @@ from calico.config import AgentSettings
 from calico.model.ids import HostName
 from calico.model.keys import Keys
 from calico.model.records import Endpoint
-from calico.plan.host import Item, Route
+from calico.plan.items import Item, Route
 from calico.system.fake_kernel import FakeKernel
 
 STAYING = endpoint(2)

@@ -17,7 +17,7 @@ from calico.datastore.store import Result, Snapshot, Temporary, Transaction
 from calico.model.ids import InterfaceName, PortId
 from calico.model.keys import Keys
 from calico.model.world import Rejected
-from calico.plan.host import Route
+from calico.plan.items import Route
 from calico.system.fake_kernel import FakeKernel
 
 KEYS = Keys()

@@ -6,7 +6,8 @@ import pytest
 
 from calico.model.ids import HostName
 from calico.model.world import World
-from calico.plan.host import HostFacts, Setting, key_of, plan_host
+from calico.plan.host import HostFacts, plan_host
+from calico.plan.items import Setting, key_of
 from calico.reconcile.diff import diff
 from calico.reconcile.problem import Problem
 from calico.system.sysctl import read_settings, write_setting

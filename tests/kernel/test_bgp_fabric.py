@@ -12,7 +12,7 @@ from tests.kernel.netns import eventually
 
 from calico.model.records import BgpPeer
 from calico.model.world import World
-from calico.plan.host import YIELDING_METRIC
+from calico.plan.items import YIELDING_METRIC
 
 ROUTER = """
 log stderr all;

@@ -16,7 +16,7 @@ from tests.kernel.bgp_hosts import (
 )
 from tests.kernel.netns import eventually
 
-from calico.plan.host import YIELDING_METRIC
+from calico.plan.items import YIELDING_METRIC
 
 NODES = (node(1), node(2), node(3))
 

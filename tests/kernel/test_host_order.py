@@ -10,7 +10,7 @@ from tests.kernel.netns import in_netns
 
 from calico.agent.keeper import Keeper
 from calico.config import AgentSettings
-from calico.plan.host import PROTOCOL, Item, Key, Setting
+from calico.plan.items import PROTOCOL, Item, Key, Setting
 from calico.reconcile.filter import FilterChange
 from calico.system.kernel import Failure, Have, Kernel
 

@@ -13,7 +13,8 @@ from calico.model.ids import Address
 from calico.model.records import Endpoint, Nat
 from calico.plan.antispoof import Element
 from calico.plan.filter import FilterFacts, FilterPlanner
-from calico.plan.host import HostFacts, HostPlan, Route, plan_host
+from calico.plan.host import HostFacts, HostPlan, plan_host
+from calico.plan.items import Route
 from calico.policy.floating import RefusedNat, Standing, Translations
 
 A, B, C = endpoint(2), endpoint(3), endpoint(4)

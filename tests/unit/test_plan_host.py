@@ -17,18 +17,15 @@ from calico.model.ids import GroupId, InterfaceName, Mac, SubnetId
 from calico.model.records import RemoteGroup, Rule
 from calico.plan.antispoof import Element, sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, merged, plan_filter
-from calico.plan.host import (
+from calico.plan.host import HostFacts, HostPlan, link_local, plan_host
+from calico.plan.items import (
     Hop,
-    HostFacts,
-    HostPlan,
     Link,
     LocalAddress,
     Multipath,
     Neighbour,
     Route,
     Setting,
-    link_local,
-    plan_host,
 )
 from calico.plan.ruleset import Chain
 from calico.policy.ownership import Objection, RefusedPair

@@ -19,10 +19,9 @@ from calico.model.operator_world import OperatorWorld
 from calico.model.world import World
 from calico.plan.antispoof import is_gate
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, plan_filter
-from calico.plan.host import (
+from calico.plan.host import HostFacts, HostPlan, plan_host
+from calico.plan.items import (
     Bridge,
-    HostFacts,
-    HostPlan,
     Item,
     Key,
     Link,
@@ -32,7 +31,6 @@ from calico.plan.host import (
     State,
     interfaces_of,
     key_of,
-    plan_host,
     without,
 )
 from calico.plan.logged import LogLimit

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
-from calico.plan.host import METADATA4, METADATA6
+from calico.plan.items import METADATA4, METADATA6
 from calico.plan.metadata import MetadataPort
 
 MOST = 16

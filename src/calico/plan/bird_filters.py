@@ -8,7 +8,7 @@ from collections.abc import Collection
 from ipaddress import collapse_addresses
 
 from calico.model.ids import Address, Prefix
-from calico.plan.host import PROTOCOL, YIELDING_METRIC
+from calico.plan.items import PROTOCOL, YIELDING_METRIC
 
 _OURS = f"krt_source = {PROTOCOL}"  # how the kernel tells this host's own routes
 PREPENDED = 8

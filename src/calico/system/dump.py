@@ -20,7 +20,7 @@ from ipaddress import (
 )
 
 from calico.model.ids import Address, Interface, InterfaceName, Mac, Prefix
-from calico.plan.host import (
+from calico.plan.items import (
     DHCP_BRIDGE,
     PROTOCOL,
     TAP,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from calico.model.ids import Interface, InterfaceName, Mac
 from calico.plan.antispoof import Element, is_gate
-from calico.plan.host import (
+from calico.plan.items import (
     Bridge,
     Item,
     Key,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
-from calico.plan.host import (
+from calico.plan.items import (
     Bridge,
     Item,
     Key,

@@ -18,7 +18,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from calico.model.ids import InterfaceName, Prefix
-from calico.plan.host import (
+from calico.plan.items import (
     PROTOCOL,
     YIELDING_METRIC,
     Bridge,

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Collection, Mapping
 
 from calico.model.ids import InterfaceName
-from calico.plan.host import TAP
+from calico.plan.items import TAP
 from calico.plan.shaping import DETOUR, Shaper, detour_of, rounded, tap_of
 from calico.policy.evaluate import Direction
 from calico.reconcile.problem import Problem

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from calico.plan.host import Key, Setting, key_of
+from calico.plan.items import Key, Setting, key_of
 from calico.reconcile.problem import Problem
 
 _ROOT = Path("/proc/sys")
