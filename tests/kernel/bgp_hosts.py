@@ -78,6 +78,15 @@ class Speaker:
         )
         return {route["dst"]: route for route in json.loads(text or "[]")}
 
+    def gateway(self, prefix: str) -> str | None:
+        """Return the next hop of BIRD's route to a prefix; None without one.
+
+        There may be none for a moment where a better one takes another's place: its
+        owner withdraws when he hears of the better, perhaps before others have.
+        """
+        gateway: str | None = self.routes().get(prefix, {}).get("gateway")
+        return gateway
+
     def await_route(self, prefix: str, version: int = 4) -> dict[str, Any]:
         """Wait for a route of BIRD's in the kernel and return it."""
         eventually(
