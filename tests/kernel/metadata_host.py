@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -92,10 +93,11 @@ class MetadataHost:
 
 
 @contextmanager
-def metadata_host(folder: Path) -> Iterator[MetadataHost]:
-    for part in (folder, *folder.parents[:2]):
-        part.chmod(0o755)
-    with host_bed() as bed:
+def metadata_host() -> Iterator[MetadataHost]:
+    """A host in a folder that pytest does not close: the proxy reads it as nobody."""
+    with tempfile.TemporaryDirectory(prefix="ct-") as name, host_bed() as bed:
+        folder = Path(name)
+        folder.chmod(0o755)
         host = MetadataHost(bed=bed, folder=folder, settings=MetadataSettings())
         try:
             yield host

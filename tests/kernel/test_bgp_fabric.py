@@ -12,6 +12,7 @@ from tests.kernel.netns import eventually
 
 from calico.model.records import BgpPeer
 from calico.model.world import World
+from calico.plan.items import YIELDING_METRIC
 
 ROUTER = """
 log stderr all;
@@ -172,6 +173,12 @@ def test_hosts_with_one_as_below_a_tor_reach_each_other(tmp_path: Path) -> None:
         b.await_sessions(2)
         a.add_route("10.65.0.5/32")
         b.await_route("10.65.0.5")
+        a.add_route("10.65.0.7/32", "metric", str(YIELDING_METRIC))
+        b.await_route("10.65.0.7")
+        # Longer than any way through a fabric to the host that it yields to.
+        said = b.bird.ask("show route for 10.65.0.7 all").text
+        (path,) = (line for line in said.splitlines() if "BGP.as_path" in line)
+        assert path.count("64900") > 6
 
 
 def test_a_reflector_tells_hosts_of_each_other_and_of_all_homes(

@@ -35,8 +35,8 @@ FIRST, SECOND = 8775, 8776
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetadataHost]:
-    with metadata_host(tmp_path_factory.mktemp("metadata")) as made:
+def host() -> Iterator[MetadataHost]:
+    with metadata_host() as made:
         made.backend(FIRST)
         for one in (A, B):
             made.bed.plug(one)

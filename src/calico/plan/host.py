@@ -5,9 +5,8 @@ is a mapping of keys to items (`plan.items`), and so is what the kernel is found
 have: `diff` of the two is all that there is to do.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -27,8 +26,9 @@ from calico.model.ids import (
 )
 from calico.model.records import Endpoint
 from calico.model.world import World
-from calico.plan.antispoof import single, sources
+from calico.plan.antispoof import sources
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
+from calico.plan.homes import homes, without_nats
 from calico.plan.items import (
     DHCP_BRIDGE,
     METADATA4,
@@ -151,7 +151,7 @@ def plan_host(
         accepted, world.subnets.values(), {facts.address4, facts.address6}
     )
     awaited = {e.port for e in accepted if _is_awaited(e, facts)}
-    accepted = _without_nats(accepted, awaited)
+    accepted = without_nats(accepted, awaited)
     served = tuple(e for e in accepted if e.interface in facts.taps)
     present = tuple(e for e in served if e.port not in awaited)
     items: list[Item] = [Bridge(DHCP_BRIDGE), *_host_settings()]
@@ -199,15 +199,6 @@ def _is_awaited(endpoint: Endpoint, facts: HostFacts) -> bool:
     """Tell whether an endpoint's instance runs on another host, and is to come here."""
     return endpoint.arriving_from is not None and endpoint.interface not in (
         facts.arrived
-    )
-
-
-def _without_nats(
-    endpoints: Iterable[Endpoint], awaited: Collection[PortId]
-) -> tuple[Endpoint, ...]:
-    """Take from awaited ports their floating IPs, which lead elsewhere until then."""
-    return tuple(
-        replace(e, nats=()) if e.port in awaited and e.nats else e for e in endpoints
     )
 
 
@@ -308,33 +299,12 @@ def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:
     What another port here has as well, leads to that one alone.
     """
     served = tuple(served)
-    staying = _homes(e for e in served if not e.leaving_to)
-    leaving = _homes(e for e in served if e.leaving_to)
+    staying = homes(e for e in served if not e.leaving_to)
+    leaving = homes(e for e in served if e.leaving_to)
     for prefix, macs in staying.items():
         yield from _ways(prefix, macs, facts)
     for prefix in leaving.keys() - staying.keys():
         yield from _ways(prefix, leaving[prefix], facts, yielding=True)
-
-
-def _homes(
-    endpoints: Iterable[Endpoint],
-) -> dict[Prefix, dict[InterfaceName, Mac]]:
-    """Return who has a prefix: fixed addresses before floating IPs before pairs.
-
-    Of the ports that come first all are used. A floating IP is translated before it is
-    routed: its route is there to be announced, and for neighbours who ask for it.
-    """
-    fixed: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
-    floating: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
-    paired: dict[Prefix, dict[InterfaceName, Mac]] = defaultdict(dict)
-    for endpoint in endpoints:
-        for address in endpoint.addresses:
-            fixed[single(address)][endpoint.interface] = endpoint.mac
-        for nat in endpoint.nats:
-            floating[single(nat.external)][endpoint.interface] = endpoint.mac
-        for pair in endpoint.pairs:
-            paired[pair.prefix].setdefault(endpoint.interface, pair.mac)
-    return {**paired, **floating, **fixed}
 
 
 def _ways(
