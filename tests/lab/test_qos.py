@@ -83,8 +83,8 @@ def test_p16_a_policy_of_a_port_limits_its_instance_and_changes_live(
         changed = one.elapsed
         api.update_qos_bandwidth_limit_rule(rule, policy, max_kbps=40_000)
         eventually(lambda: "rate 40Mbit" in queue(lab, sender), timeout=30)
-        one.read(0.3)
-        assert one.read(1) > 12 * MBIT
+        # The sender may keep to the old rate for a while, as BBR does.
+        eventually(lambda: one.read(0.5) > 12 * MBIT, timeout=20)
         later = 40 * MBIT * (one.elapsed - changed)
         assert one.total <= 2 * BURST + 8 * MBIT * changed + later
     api.update_port(sender.port_id, qos_policy_id=None)
