@@ -43,10 +43,7 @@ lab: setup
 next-steps:
 	@sed 's/@NAME@/$(NAMED)/; s/@LAB@/$(if $(NAMED), --lab$(NAMED))/; s/@LABNAME@/$(LAB)/' docs/next-steps.txt
 
-lab-bench: setup
-	@for each in benchmarks/*.py; do echo "$$each"; $(BIN)/python "$$each"; done
-
-check: setup
+lab-check: setup
 	@CALICO=$(BIN)/calico packaging/lab-check
 
 test: setup check
