@@ -78,6 +78,18 @@ def test_s10_p11_an_overlapping_subnet_is_refused(
     cloud.api.delete(f"subnets/{subnet(cloud.api, network, beside)['id']}")
 
 
+def test_s10_all_that_a_subnet_overlaps_is_named(cloud: Cloud) -> None:
+    networks = [cloud.api.post("networks", network={"name": "n"}) for _ in range(6)]
+    there = [f"10.158.{n}.0/24" for n in range(5)]
+    for network, cidr in zip(networks, there, strict=False):
+        subnet(cloud.api, network, cidr)
+    two = refusal(lambda: subnet(cloud.api, networks[5], "10.158.0.0/23"))
+    assert all(cidr in two for cidr in there[:2])
+    five = refusal(lambda: subnet(cloud.api, networks[5], "10.158.0.0/21"))
+    assert sum(cidr in five for cidr in there) == 3
+    assert "and with 2 more" in five
+
+
 def test_s10_a_subnet_may_be_changed_in_all_but_its_space(
     cloud: Cloud, taken: list[dict[str, Any]]
 ) -> None:

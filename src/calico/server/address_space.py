@@ -25,6 +25,7 @@ from calico.server.translate import NETWORK_TYPES
 LOG = log.getLogger(__name__)
 
 _LOCK = 1  # the row's id
+_NAMED = 3  # of the subnets that one overlaps
 # What a subnet has until a delegating router names its prefix (RFC 8415).
 _PROVISIONAL = "::/64"
 
@@ -111,10 +112,20 @@ class AddressSpace:
         self._refuse(what, others, "")
 
     def _refuse(self, what: str, others: Iterable[Taken], seen: str | None) -> None:
-        for other in others:
-            LOG.warning("%s overlaps with %s", what, other.told_to(None))
-            if not self._audit:
-                raise SpaceTaken(what=what, other=other.told_to(seen))
+        taken = list(others)
+        if not taken:
+            return
+        LOG.warning("%s overlaps with %s", what, _named_all(taken, None))
+        if not self._audit:
+            raise SpaceTaken(what=what, other=_named_all(taken, seen))
+
+
+def _named_all(taken: list[Taken], seen: str | None) -> str:
+    """Return what a range overlaps, the first few by name."""
+    named = [one.told_to(seen) for one in taken[:_NAMED]]
+    if len(taken) > _NAMED:
+        named.append(f"{len(taken) - _NAMED} more")
+    return ", and with ".join(named)
 
 
 def _seen(context: Any) -> str | None:
