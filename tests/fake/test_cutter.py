@@ -52,9 +52,9 @@ def test_p07_a_change_of_policy_judges_connections_and_nothing_else_does() -> No
 def test_connections_that_could_not_be_read_are_judged_in_the_next_pass() -> None:
     bed = Bed()
     bed.make_pass(OPEN_GROUPS)
-    bed.connections.broken = True
+    bed.connections.failure = OSError("unreadable")
     bed.make_pass(SHUT)
-    assert [str(p) for p in bed.problems] == ["connections: judge: broken on request"]
-    bed.connections.broken = False
+    assert [str(p) for p in bed.problems] == ["connections: judge: unreadable"]
+    bed.connections.failure = None
     assert bed.make_pass(SHUT) == 1
     assert bed.connections.cut == [PACKET]

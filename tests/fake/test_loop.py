@@ -39,12 +39,13 @@ class Bed:
     def __post_init__(self) -> None:
         keys = Keys()
         self.kernel = FakeKernel([A.interface])
+        self.connections = FakeConnections()
         parts = Parts(
             host=HOST,
             keys=keys,
             world=lambda: self.world,
             keeper=Keeper(self.kernel, AgentSettings(host=HOST)),
-            cutter=Cutter(FakeConnections()),
+            cutter=Cutter(self.connections),
             services=(self._serve,),
             writer=StatusWriter(MemoryStore(), keys, HOST),
             metrics=Metrics(),
@@ -161,3 +162,45 @@ def test_a_change_of_groups_keeps_what_lasts_reported() -> None:
     bed.allow(80)
     bed.pass_and_wait()
     assert bed.loop._told == {str(problem)}
+
+
+def test_a_pass_that_breaks_is_made_again_whole() -> None:
+    """Nothing of it may be taken for done: not the taps, not that it was a resync."""
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.kernel.plug(A.interface)
+    bed.loop.tell(Event.TOUCHED)
+    bed.loop._listen(0)
+    bed.kernel.unreadable = True
+    assert bed.pass_and_wait() == 1
+    bed.kernel.unreadable = False
+    bed.now += 1
+    assert bed.pass_and_wait() > 0
+    assert bed.served == 2
+    assert any(isinstance(item, Route) for item in bed.kernel.items.values())
+
+
+def test_a_resync_that_breaks_is_made_again_as_one() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.now += 60
+    bed.kernel.unreadable = True
+    bed.pass_and_wait()
+    bed.kernel.unreadable = False
+    bed.now += 1
+    bed.pass_and_wait()
+    bed.loop.tell(Event.TOUCHED)
+    bed.loop._listen(0)
+    bed.pass_and_wait()
+    assert bed.kernel.reads == [True, True, True, False]
+
+
+def test_p41_connections_that_cannot_be_judged_hold_up_nothing() -> None:
+    bed = Bed()
+    bed.connections.failure = KeyError("an attribute that is not there")
+    assert bed.pass_and_wait() == 1
+    assert bed.served == 1
+    assert bed.loop._last is not None
+    bed.connections.failure = None
+    bed.now += 1
+    assert bed.pass_and_wait() == 59

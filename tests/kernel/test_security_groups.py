@@ -153,6 +153,28 @@ def test_p01_an_address_group_is_those_addresses_and_not_everyone(
     assert reaches(bed, 80) is reached
 
 
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("0.0.0.0/0", "::/0"),
+        ("240.0.0.0/4", "10.0.0.0/8", "ff00::/8", "2001:db8::/32"),
+        ("255.255.255.254/31", "255.255.255.255/32", "0.0.0.0/31"),
+    ],
+)
+def test_prefixes_at_the_ends_of_all_addresses_stay_as_they_are(
+    bed: HostBed, prefixes: tuple[str, ...]
+) -> None:
+    """What is read back is what was meant, in a group's own sets and a remote's."""
+    networks = [ip_network(prefix) for prefix in prefixes]
+    own = [
+        replace(allow(17, 7, n, n.version), id=f"own-{i}")
+        for i, n in enumerate(networks)
+    ]
+    named = [allow(6, 80, RemoteAddressGroup(OFFICE), version) for version in (4, 6)]
+    serve(bed, groups(*own, *named, office=prefixes))
+    assert bed.changes(A, B) == []
+
+
 def test_p06_a_stateless_group_remembers_nothing(bed: HostBed) -> None:
     serve(bed, groups(allow(17, 53), stateful=False))
     with talks(bed, socket.SOCK_DGRAM, 53) as (talk,):

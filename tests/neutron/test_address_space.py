@@ -167,6 +167,19 @@ def test_s10_a_pool_takes_no_space_that_is_taken(
     assert "10.151.0.0/23" in text
     kept = api.get(f"subnetpools/{mine['id']}")
     assert kept["prefixes"] == ["10.156.0.0/23"]
+    # What is not the pool's may lie in it, and is no obstacle to changes elsewhere.
+    network = api.post("networks", network={"name": "inside"})
+    inside = subnet(api, network, "10.156.1.128/25")
+    more = {"prefixes": ["10.156.0.0/23", "10.157.0.0/24"]}
+    grown = api.put(f"subnetpools/{mine['id']}", subnetpool=more)
+    assert sorted(grown["prefixes"]) == more["prefixes"]
+    # A subnet of the same project may be taken into a pool.
+    api.delete(f"subnets/{inside['id']}")
+    subnet(api, network, "10.159.0.0/24")
+    onboarded = {"network_id": network["id"]}
+    path = f"subnetpools/{mine['id']}/onboard_network_subnets"
+    api.call("PUT", path, onboarded)
+    assert "10.159.0.0/24" in api.get(f"subnetpools/{mine['id']}")["prefixes"]
     # Where other drivers' networks have spaces of their own, a pool may be for those.
     pool(cloud.api, "10.151.0.0/24")
 

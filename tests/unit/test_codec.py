@@ -441,3 +441,12 @@ def test_p47_a_project_or_a_grant_that_is_none_is_refused() -> None:
     value = b'{"network_id":"net","cidr":"10.0.0.0/24","project_id":7}'
     with pytest.raises(Invalid, match="project_id"):
         parse_subnet(SubnetId("s"), value)
+
+
+@given(st.text(alphabet="-a/ \n", min_size=1, max_size=8))
+def test_the_key_of_an_endpoint_tells_device_and_port(device: str) -> None:
+    """Tenants write the device, dashes at its ends included."""
+    port = PortId("0a-1b-2c")
+    for host in ("h1", "h-1", "a--b"):
+        key = Keys().endpoint(HostName(host), DeviceId(device), port)
+        assert Keys().parse_endpoint(key) == (device, port)

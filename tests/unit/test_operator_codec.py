@@ -306,6 +306,8 @@ def test_a_host_endpoint_is_one_interface_or_all() -> None:
     [
         ({"interfaceName": "*"}, "spec.node: missing"),
         ({"node": "h", "expectedIPs": ["10.0.0.1"]}, "spec.interfaceName: missing"),
+        ({"node": "h", "interfaceName": "lo"}, "spec.interfaceName: not supported"),
+        ({"node": "h", "interfaceName": "tapvpn"}, "spec.interfaceName: not supported"),
         ({"node": "h", "interfaceName": "a b"}, "'a b' is no name of an interface"),
         (
             {"node": "h", "interfaceName": "*", "expectedIPs": ["10.0.0.1", "x"]},

@@ -8,7 +8,7 @@ from tests.endpoints import HOST, endpoint
 
 from calico.model.codec import SG_LABEL, encode_endpoint
 from calico.model.groups import Groups
-from calico.model.ids import AddressGroupId, GroupId, HostName
+from calico.model.ids import AddressGroupId, DeviceId, GroupId, HostName
 from calico.model.keys import (
     AGENT_DEFAULTS,
     GLOBAL_NETWORK_SETS,
@@ -32,14 +32,16 @@ from calico.model.operator_codec import (
     encode_network_set,
 )
 from calico.model.operator_world import OperatorWorld
-from calico.model.policy_codec import encode_address_group, encode_policy
+from calico.model.policy_codec import AG_LABEL, encode_address_group, encode_policy
 from calico.model.records import (
     AddressGroup,
     Endpoint,
+    Nat,
     Policy,
     RemoteAddressGroup,
     Rule,
 )
+from calico.model.selector_parser import parse_selector
 from calico.model.selectors import EVERYTHING, Compare, Comparison, Has, Selector
 from calico.model.world import (
     WorldBuilder,
@@ -160,9 +162,46 @@ def test_selectors_select_ports_hosts_sets_and_address_groups() -> None:
         "2001:db8:65::3/128",
     }
     namespace = Compare("projectcalico.org/namespace", Comparison.EQUAL, "openstack")
-    assert {"10.7.0.0/16", "10.9.0.0/16"} < addresses(namespace)
+    assert "10.9.0.0/16" in addresses(namespace)
     assert found.host_endpoints == ()
     assert build(HOST, KEYS, items).rejected == ()
+
+
+def test_p47_an_address_group_is_selected_by_its_own_label_alone() -> None:
+    """Tenants fill them with any prefix: it must not become what an operator means."""
+    key = KEYS.address_group(OFFICE.id)
+    found = operator({key: encode_address_group(OFFICE)})
+    label = AG_LABEL + OFFICE.id
+
+    def selected(selector: Selector) -> bool:
+        return bool(found.prefixes(selector, Groups()))
+
+    assert selected(Has(label))
+    for text in (
+        "all()",
+        "role != 'x'",
+        "!has(role)",
+        "role not in {'x'}",
+        "has(projectcalico.org/namespace)",
+        "projectcalico.org/namespace == 'openstack'",
+        f"has({label}) || has(role)",
+        f"!has({AG_LABEL}another)",
+    ):
+        assert not selected(parse_selector(text)), text
+
+
+def test_a_port_has_its_labels_whatever_its_device_is_called() -> None:
+    """Tenants write the device, and the name of the endpoint is made of it."""
+    for device in ("-", "--", "-a", "a-", "-openstack-", "a/b", "a--b"):
+        port = replace(ONE, device=DeviceId(device))
+        found = operator(endpoints(port))
+        assert PROJECT.matches(found.labels_of(port.port)), device
+
+
+def test_a_port_is_selected_by_the_floating_ips_that_lead_to_it() -> None:
+    nat = Nat(internal=ONE.addresses[0], external=ip_address("198.51.100.9"))
+    found = operator(endpoints(replace(ONE, nats=(nat,))))
+    assert ip_network("198.51.100.9/32") in found.prefixes(PROJECT, Groups())
 
 
 def test_who_is_in_a_group_is_said_by_the_member_index() -> None:

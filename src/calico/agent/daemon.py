@@ -138,6 +138,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
         Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys()),
         lambda: hints[0].tell(Event.DIRTY),
         more=_more(settings.host, keys),
+        pictured=True,
     )
     parts = Parts(
         host=settings.host,
@@ -198,13 +199,20 @@ def _more(host: HostName, keys: Keys) -> Callable[[Seen], Ranges]:
 def _world(
     watch: Watch, settings: AgentSettings, keys: Keys
 ) -> Callable[[], World | None]:
+    """Return what gives the last world that was seen whole; None until there is one.
+
+    While something is being followed anew, perhaps for as long as etcd is away, the
+    host is kept as it was.
+    """
     builder = WorldBuilder(settings.host, keys)
+    last: World | None = None
 
     def world() -> World | None:
+        nonlocal last
         picture = watch.picture()
-        if picture is None:
-            return None
-        return builder.build(picture.items, picture.changed)
+        if picture is not None:
+            last = builder.build(picture.items, picture.changed)
+        return last
 
     return world
 

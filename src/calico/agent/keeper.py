@@ -197,6 +197,7 @@ class Keeper:
     def apply(self, delta: Delta) -> Outcome:
         """Make the changes, in order; a failure disturbs its own port alone (P41)."""
         problems: list[Problem] = []
+        self._left = self._done = None  # until this is through
         unfinished = delta.unfinished
         elements = delta.filter.elements
         later = {

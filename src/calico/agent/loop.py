@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from calico.agent.cutter import Cutter
-from calico.agent.keeper import Delta, Keeper
+from calico.agent.keeper import Delta, Keeper, Outcome
 from calico.agent.statuses import StatusWriter, statuses
 from calico.model.ids import HostName, InterfaceName
 from calico.model.keys import Keys
@@ -83,6 +83,8 @@ class Loop:
         self._last: tuple[World, Have] | None = None
         self._lasting: list[Problem] = []  # the last whole pass's
         self._touched = True  # the host may be another than the last pass left
+        self._unfinished_resync = False  # one began and did not come to its end
+        self._tended_at = 0.0
         self._known: frozenset[tuple[str, str]] = frozenset()  # the last pass's
         self._shut = False
         self._in_sync = False  # once true it stays: what was seen is never forgotten
@@ -99,9 +101,11 @@ class Loop:
             wait = self._wait()
             if wait == 0.0:
                 self._guarded_pass()
-            elif self._listen(_TEND if wait is None else min(wait, _TEND)) is STOP:
+                continue
+            event = self._listen(_TEND if wait is None else min(wait, _TEND))
+            if event is STOP:
                 return
-            else:
+            if event is None or self._clock() >= self._tended_at + _TEND:
                 self._tend()
 
     def _make_ready(self) -> bool:
@@ -170,7 +174,7 @@ class Loop:
         world = self._parts.world()
         if world is None:  # unknown is not empty
             return []
-        resync = self.pacer.begin(self._clock())
+        resync = self.pacer.begin(self._clock()) or self._unfinished_resync
         if not (resync or self._touched) and self._differs_in_policy(world):
             delta = self._parts.keeper.compare_policy(world.groups, world.operator)
             if delta is not None:
@@ -182,10 +186,9 @@ class Loop:
 
     def _change_policy(self, world: World, delta: Delta) -> list[Problem]:
         """Change the filter, and cut the connections that it no longer allows."""
+        self._touched = True
         outcome = self._parts.keeper.apply(delta)
-        cutting = self._parts.cutter.follow(
-            outcome, delta.filter, world.groups, world.operator
-        )
+        cutting = self._cut(outcome, delta, world)
         if self._last is not None:
             self._last = world, self._last[1]
         problems = [*outcome.problems, *cutting]
@@ -194,25 +197,35 @@ class Loop:
         self._count(outcome.changes)
         return problems
 
+    def _cut(self, outcome: Outcome, delta: Delta, world: World) -> list[Problem]:
+        """Cut connections; what breaks there leaves the rest of a pass alone (P41)."""
+        try:
+            return self._parts.cutter.follow(
+                outcome, delta.filter, world.groups, world.operator
+            )
+        except Exception as e:
+            log.exception("connections not judged")
+            return [Problem("connections", "judge", str(e) or type(e).__name__)]
+
     def _whole_pass(self, world: World, *, resync: bool) -> list[Problem]:
         parts = self._parts
-        self._touched = False
+        # Until this is through: whatever ends it, all has to be looked at again.
+        self._touched, self._unfinished_resync = True, resync
         parts.inform(world)
         gateways = plan_dnsmasq(world).gateways
         have, delta = parts.keeper.compare(world, gateways, resync=resync)
         outcome = parts.keeper.apply(delta)
         self._last = world, have
         parts.expect(endpoint for endpoint, _ in outcome.plan.awaited)
-        served = self._serve(world, have)
-        self._known = _names(served)
-        cutting = parts.cutter.follow(
-            outcome, delta.filter, world.groups, world.operator
-        )
         wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
         parts.writer.offer(wanted, resync=resync)
+        cutting = self._cut(outcome, delta, world)
+        served = self._serve(world, have)
+        self._known = _names(served)
         problems = [*outcome.problems, *cutting, *served, *_refusals(outcome.plan)]
         self._lasting = [problem for problem in problems if problem.lasting]
         self._touched = len(self._lasting) < len(problems)
+        self._unfinished_resync = False
         self._report(world, problems)
         self._measure(wanted, world, len(problems))
         self._count(outcome.changes)
@@ -272,6 +285,7 @@ class Loop:
         One that fails anew makes a pass due. What the last pass knew already does not:
         the pacer tries that again, later each time.
         """
+        self._tended_at = self._clock()
         if self._last is None:
             return
         if _names(self._serve(*self._last)) - self._known:

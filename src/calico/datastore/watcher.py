@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -65,7 +65,8 @@ class Watch:
     `notify` is called in the watch's thread and must not block; events are hints, so it
     says nothing of what changed. `more` says, of what was seen, what else to follow: it
     is asked in the watch's thread, again and again until nothing new comes of it. A
-    stream silent for `silence` seconds is given up, for the next member's.
+    stream silent for `silence` seconds is given up, for the next member's. With
+    `pictured`, what changes is remembered for `picture`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Watch:
         *,
         more: Callable[[Seen], Ranges] = lambda _: Ranges(),
         silence: float = 10.0,
+        pictured: bool = False,
     ) -> None:
         self._client = client
         self._notify = notify
@@ -90,6 +92,7 @@ class Watch:
         self._heard = 0.0
         # Something was seen, and what else to follow because of it was not worked out.
         self._unsettled = False
+        self._pictured = pictured
         self._changed: set[str] = set()  # since the last picture
         self._pause = _SHORTEST_PAUSE
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -203,7 +206,7 @@ class Watch:
         with self._lock:
             for number in ended:
                 left = self._ranges.pop(number)
-                self._changed.update(left.follower.items or ())
+                self._remember(left.follower.items or ())
             for name in sorted(names - known):
                 is_prefix = name in wanted.prefixes
                 self._ranges[self._next_id] = _Range(name, is_prefix=is_prefix)
@@ -292,7 +295,11 @@ class Watch:
         """Remember what a follower says that changed; the lock is held."""
         if changed is not None:
             self._unsettled = True
-            self._changed |= changed
+            self._remember(changed)
+
+    def _remember(self, changed: Iterable[str]) -> None:
+        if self._pictured:
+            self._changed.update(changed)
 
     def _tell(
         self, follower: Follower, reply: pb.WatchResponse

@@ -5,6 +5,7 @@ the project's own index has a prefix of its own. A region of None is a cloud wit
 regions.
 """
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -35,6 +36,12 @@ HOST_ENDPOINTS = RESOURCES + "hostendpoints/"
 _TIER = "default."
 _WITHOUT_TIER = ("knp.", "ossg.")
 ADDRESS_GROUP_NAME = "osag."
+
+
+# A part's own '-' are doubled, so a single one divides parts. Devices are what tenants
+# write, and may begin and end with it; hosts and ports do not.
+_PART = r"[^-](?:[^-]|--)*"
+_ENDPOINT = re.compile(rf"{_PART}-openstack-((?:[^-]|--)+)-({_PART})", re.DOTALL)
 
 
 def namespace(region: str | None) -> str:
@@ -97,10 +104,11 @@ class Keys:
         """Return device and port of an endpoint's key; None if it is another key."""
         if not key.startswith(self.endpoints):
             return None
-        name = key.removeprefix(self.endpoints)
-        # A part's own '-' are doubled, so a single one divides parts.
-        parts = [p.replace("/", "-") for p in name.replace("--", "/").split("-")]
-        return (DeviceId(parts[2]), PortId(parts[3])) if len(parts) == 4 else None
+        found = _ENDPOINT.fullmatch(key.removeprefix(self.endpoints))
+        if found is None:
+            return None
+        device, port = (part.replace("--", "-") for part in found.groups())
+        return DeviceId(device), PortId(port)
 
     def migration(self, host: HostName, device: DeviceId, port: PortId) -> str:
         """Return the key of the migration that leads to an endpoint."""

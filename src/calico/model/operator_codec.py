@@ -197,6 +197,10 @@ def parse_host_endpoint(value: bytes) -> HostEndpoint:
         raise spec["node"].refused("missing: which host?")
     if not interface:
         raise spec["interfaceName"].refused("missing: name one, or '*' for all")
+    if interface == "lo" or interface.startswith("tap"):
+        raise spec["interfaceName"].refused(
+            "not supported: loopback is the host's own, and tap... are instances'"
+        )
     profiles = [profile.value for profile in spec["profiles"].elements()]
     if profiles not in ([], [DEFAULT_ALLOW]):
         raise spec["profiles"].refused(f"not supported, but for [{DEFAULT_ALLOW}]")

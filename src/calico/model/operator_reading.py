@@ -31,7 +31,8 @@ from calico.model.operator_codec import (
     parse_network_set,
 )
 from calico.model.operator_world import OperatorWorld, Selectable, group_of
-from calico.model.resource import OWN_LABELS, REJECTIONS, items, parse
+from calico.model.policy_codec import AG_LABEL
+from calico.model.resource import OWN_LABELS, REJECTIONS, items, parse, text
 from calico.model.selectors import Selector, possible
 from calico.model.shelf import AnyShelf, Shelf
 
@@ -104,7 +105,6 @@ class OperatorShelves:
     """
 
     def __init__(self, host: HostName, keys: Keys) -> None:
-        own = keys.host_endpoints(host).removeprefix(keys.endpoints)
         self._policies = Shelf(GLOBAL_POLICIES, lambda _, value: _policy(value), _named)
         self._host_endpoints = Shelf(
             HOST_ENDPOINTS, lambda _, value: _host_endpoint(value), _sorted
@@ -121,8 +121,8 @@ class OperatorShelves:
         self._workloads = Shelf(keys.endpoints, _workload_of, tuple)
         self._own = Shelf(
             keys.host_endpoints(host),
-            lambda name, value: _workload_of(own + name, value),
-            lambda found: {port: one.labels for port, one in found if port and one},
+            _workload_of,
+            lambda found: {port: one.labels for port, one in filter(None, found)},
         )
         self._host = host
         self._known: tuple[object, ...] = ()
@@ -156,7 +156,7 @@ class OperatorShelves:
             return self._world
         self._known = values
         hosts = self._host_endpoints.value
-        ports = tuple(one for _, one in self._workloads.value if one is not None)
+        ports = tuple(one for _, one in filter(None, self._workloads.value))
         self._world = OperatorWorld(
             policies=self._policies.value,
             labels=self._own.value,
@@ -184,13 +184,15 @@ def _sorted(found: list[HostEndpoint]) -> tuple[HostEndpoint, ...]:
     return tuple(sorted(found, key=lambda endpoint: endpoint.name))
 
 
-def _workload_of(name: str, value: bytes) -> tuple[PortId | None, Selectable | None]:
-    """Return a port and what selectors see of it; None where it cannot be read."""
-    keys = Keys()
-    named = keys.parse_endpoint(keys.endpoints + name)
+def _workload_of(_name: str, value: bytes) -> tuple[PortId, Selectable] | None:
+    """Return a port and what selectors see of it; None where it cannot be read.
+
+    The port is the value's word, as it is where the port is served: names are made of
+    what tenants write.
+    """
     with suppress(*REJECTIONS):
-        return (named[1] if named else None), _workload(value)
-    return None, None
+        return _port_of(value), _workload(value)
+    return None
 
 
 # The same values are read at every change of anything; parsing is pure.
@@ -199,16 +201,28 @@ _host_endpoint = lru_cache(maxsize=1 << 12)(parse_host_endpoint)
 
 
 @lru_cache(maxsize=1 << 17)
+def _port_of(value: bytes) -> PortId:
+    return PortId(text(parse(value, "WorkloadEndpoint").spec, "endpoint"))
+
+
+@lru_cache(maxsize=1 << 17)
 def _workload(value: bytes) -> Selectable:
     """Return a port with those of its labels that the server publishes.
 
+    Its addresses are those that it sends from, and the floating IPs that lead to it.
     Others are not looked at: which selectors could mean a port has to be known before
     all ports are.
     """
     resource = parse(value, "WorkloadEndpoint")
     return Selectable(
         {k: v for k, v in resource.labels.items() if k.startswith(OWN_LABELS)},
-        tuple(parse_prefix(net) for net in items(resource.spec, "ipNetworks")),
+        (
+            *(parse_prefix(net) for net in items(resource.spec, "ipNetworks")),
+            *(
+                parse_prefix(nat["externalIP"])
+                for nat in items(resource.spec, "ipNATs")
+            ),
+        ),
     )
 
 
@@ -223,12 +237,12 @@ def _global_set(value: bytes) -> Selectable:
 
 @lru_cache(maxsize=1 << 14)
 def _network_set(name: str, value: bytes) -> Selectable:
-    try:
+    if not name.startswith(ADDRESS_GROUP_NAME):
         return _of_set(parse_network_set(value))
-    except REJECTIONS:
-        if name.startswith(ADDRESS_GROUP_NAME):
-            return Selectable({}, ())
-        raise
+    only_by = AG_LABEL + name.removeprefix(ADDRESS_GROUP_NAME)
+    with suppress(*REJECTIONS):
+        return Selectable({}, parse_network_set(value).nets, only_by)
+    return Selectable({}, (), only_by)
 
 
 def _of_set(network_set: NetworkSet) -> Selectable:

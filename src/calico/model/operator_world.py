@@ -14,10 +14,21 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selectable:
-    """Something that a rule's selector may select: its labels, and its addresses."""
+    """Something that a rule's selector may select: its labels, and its addresses.
+
+    With `only_by` it is selected by `has(only_by)` alone: what a tenant fills as he
+    likes must not be among what an operator selects without naming it (P47).
+    """
 
     labels: Labels
     prefixes: tuple[Prefix, ...]
+    only_by: str = ""
+
+    def is_selected_by(self, selector: Selector) -> bool:
+        """Tell whether a selector selects it."""
+        if self.only_by:
+            return isinstance(selector, Has) and selector.name == self.only_by
+        return selector.matches(self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +60,7 @@ class OperatorWorld:
         return members.union(
             prefix
             for one in self.selectable
-            if selector.matches(one.labels)
+            if one.is_selected_by(selector)
             for prefix in one.prefixes
         )
 

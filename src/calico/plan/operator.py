@@ -39,11 +39,13 @@ _LOG_LIMIT = "limit rate 100/second burst 25 packets"
 class Place:
     """Where a policy's rules are asked: what its chain is called, what Pass leads to.
 
-    `prefix` tells a host endpoint's chains from those of ports.
+    `denied` is where Deny leads to. `prefix` tells a host endpoint's chains from those
+    of ports.
     """
 
     direction: Direction
     passed: str
+    denied: str = "drop"
     prefix: str = "policy"
 
     def chain(self, policy: str) -> str:
@@ -53,8 +55,12 @@ class Place:
 
 def port_place(direction: Direction, stage: Stage) -> Place:
     """Return where policies of ports are asked."""
-    passed = f"goto {NAMES[direction]}_groups" if stage is Stage.BEFORE else "drop"
-    return Place(direction=direction, passed=passed)
+    way = NAMES[direction]
+    if stage is Stage.BEFORE:
+        return Place(direction=direction, passed=f"goto {way}_groups")
+    # The groups allowed it not: to who logs what they drop, it is theirs.
+    dropped = f"goto {way}_dropped"
+    return Place(direction=direction, passed=dropped, denied=dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +143,7 @@ def _verdict(action: Action, policy: str, place: Place) -> str:
         case Action.ALLOW:
             return "accept"
         case Action.DENY:
-            return "drop"
+            return place.denied
         case Action.PASS:
             return place.passed
         case Action.LOG:

@@ -15,8 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from neutron.db import models_v2
 from neutron.db.models import segment as segment_models
+from neutron.db.models_v2 import SubnetPoolPrefix
 from neutron_lib import exceptions
 from oslo_log import log
+from sqlalchemy import orm as sa_orm
 
 from calico.model.ids import Prefix
 from calico.server.db.models import AddressSpaceRow
@@ -25,6 +27,7 @@ from calico.server.translate import NETWORK_TYPES
 LOG = log.getLogger(__name__)
 
 _LOCK = 1  # the row's id
+_HELD = "calico: prefixes that a pool had"
 _NAMED = 3  # of the subnets that one overlaps
 # What a subnet has until a delegating router names its prefix (RFC 8415).
 _PROVISIONAL = "::/64"
@@ -74,7 +77,8 @@ class AddressSpace:
         # Before it is stored: after that, two would wait for each other.
         listen(models_v2.Subnet, "before_insert", lambda _m, c, _row: _lock(c))
         if pools:
-            listen(models_v2.SubnetPoolPrefix, "before_insert", self._pool)
+            listen(SubnetPoolPrefix, "before_delete", _remember)
+            listen(SubnetPoolPrefix, "before_insert", self._pool)
 
     def subnet(self, context: Any) -> None:
         """Refuse a subnet that is being stored, or gets another CIDR."""
@@ -102,12 +106,13 @@ class AddressSpace:
     def _pool(self, _mapper: Any, connection: Any, row: Any) -> None:
         _lock(connection)
         prefix = ip_network(row.cidr)
-        # Who asks is not known here.
-        others = (
-            each
-            for each in _taken(connection, prefix)
-            if each.pool != row.subnetpool_id
-        )
+        # Who asks is not known here. A change of a pool stores all its prefixes anew.
+        pool = row.subnetpool_id
+        if any(_within(prefix, one) for one in _held(row, pool)):
+            return
+        others = [each for each in _taken(connection, prefix) if each.pool != pool]
+        if _is_onboarded(connection, pool, prefix, others):
+            return
         what = f"Prefix {prefix} of subnet pool {row.subnetpool_id}"
         self._refuse(what, others, "")
 
@@ -126,6 +131,45 @@ def _named_all(taken: list[Taken], seen: str | None) -> str:
     if len(taken) > _NAMED:
         named.append(f"{len(taken) - _NAMED} more")
     return ", and with ".join(named)
+
+
+def _held(row: Any, pool: str) -> list[Prefix]:
+    """Return the prefixes that a pool had when the running transaction began."""
+    session = _session(row)
+    gone = [one for one in session.deleted if isinstance(one, SubnetPoolPrefix)]
+    cidrs = {one.cidr for one in gone if one.subnetpool_id == pool}
+    return [ip_network(cidr) for cidr in cidrs | session.info.get((_HELD, pool), set())]
+
+
+def _remember(_mapper: Any, _connection: Any, row: Any) -> None:
+    """Note a prefix that a pool loses, perhaps to have it again at once."""
+    info = _session(row).info
+    info.setdefault((_HELD, row.subnetpool_id), set()).add(row.cidr)
+
+
+def _session(row: Any) -> Any:
+    return sa_orm.object_session(row)
+
+
+def _within(prefix: Prefix, outer: Prefix) -> bool:
+    return (
+        prefix.version == outer.version
+        and outer.prefixlen <= prefix.prefixlen
+        and (prefix.network_address in outer)
+    )
+
+
+def _is_onboarded(
+    connection: Any, pool: str, prefix: Prefix, others: list[Taken]
+) -> bool:
+    """Tell whether a prefix is a subnet of the pool's own project, to be taken in."""
+    row = models_v2.SubnetPool
+    query = sa.select(row.project_id).where(row.id == pool)
+    project = connection.scalar(query) if others else None
+    return bool(others) and all(
+        one.prefix == prefix and one.pool is None and one.project == project
+        for one in others
+    )
 
 
 def _seen(context: Any) -> str | None:

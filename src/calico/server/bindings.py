@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import constants
+from neutron_lib.api.definitions.portbindings import VIF_TYPE_TAP
 from neutron_lib.db import api as db_api
 from sqlalchemy import orm as sa_orm
 
@@ -18,25 +19,31 @@ from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.placement import Placement, placement
 
-_MOMENTS = ("after_insert", "after_update", "after_delete")
-
 
 def watch(listen: Callable[..., Any], wake: Callable[[Subject], None]) -> None:
-    """Journal each change of an inactive binding; `wake` follows its commit.
+    """Journal changes of bindings that drivers are not told of; `wake` follows.
 
     `listen` is `sqlalchemy.event.listen`.
     """
 
-    def note(_mapper: Any, connection: Any, row: Any) -> None:
-        if row.status != constants.INACTIVE:
-            return
+    def note(connection: Any, row: Any) -> None:
         subject = Subject(Kind.PORT, row.port_id)
         journal.note(connection, subject)
         session = sa_orm.object_session(row)
         listen(session, "after_commit", lambda _session: wake(subject), once=True)
 
-    for moment in _MOMENTS:
-        listen(ml2_models.PortBinding, moment, note)
+    def changed(_mapper: Any, connection: Any, row: Any) -> None:
+        if row.status == constants.INACTIVE:
+            note(connection, row)
+
+    def gone(_mapper: Any, connection: Any, row: Any) -> None:
+        # An active one may be deleted too, by who has the right.
+        if row.status == constants.INACTIVE or row.vif_type == VIF_TYPE_TAP:
+            note(connection, row)
+
+    for moment in ("after_insert", "after_update"):
+        listen(ml2_models.PortBinding, moment, changed)
+    listen(ml2_models.PortBinding, "after_delete", gone)
 
 
 def read(context: Any, ids: Collection[str]) -> dict[str, Placement]:

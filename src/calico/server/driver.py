@@ -110,6 +110,10 @@ class CalicoMechanismDriver(api.MechanismDriver):
             reason = f"host {context.host} never ran a {AGENT_TYPE}"
             LOG.warning("Port %s is not bound: %s", port["id"], reason)
             return
+        kinds = {s[api.NETWORK_TYPE] for s in context.network.network_segments}
+        if not kinds <= NETWORK_TYPES:
+            LOG.debug("Port %s: its network has a segment of another type", port["id"])
+            return
         for segment in context.segments_to_bind:
             if segment[api.NETWORK_TYPE] in NETWORK_TYPES:
                 context.set_binding(

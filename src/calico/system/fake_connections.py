@@ -10,7 +10,10 @@ from calico.system.conntrack import Connection
 
 
 class FakeConnections:
-    """Connections that began with these packets. Counts how often it was read."""
+    """Connections that began with these packets. Counts how often it was read.
+
+    Reading them raises `failure`, if there is one.
+    """
 
     def __init__(self, packets: Iterable[Packet] = ()) -> None:
         self._connections = {
@@ -18,13 +21,13 @@ class FakeConnections:
             for number, packet in enumerate(packets)
         }
         self.reads = 0
-        self.broken = False
+        self.failure: Exception | None = None
 
     def read(self, concern: Callable[[Address], bool]) -> Iterator[Connection]:
         """Yield those with an end that is of concern."""
         self.reads += 1
-        if self.broken:
-            raise OSError("broken on request")
+        if self.failure is not None:
+            raise self.failure
         for one in tuple(self._connections.values()):
             if concern(one.packet.source) or concern(one.packet.destination):
                 yield one

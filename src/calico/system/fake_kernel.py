@@ -49,6 +49,8 @@ class FakeKernel:
         self.addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
         self.refuse: Callable[[Item], bool] = lambda _: False
         self.refuse_filter: Callable[[FilterChange], bool] = lambda _: False
+        self.unreadable = False
+        self.reads: list[bool] = []  # whether each was a resync
         self.exposed: list[str] = []  # ports open without their protection
         for tap in taps:
             self.plug(tap)
@@ -77,7 +79,9 @@ class FakeKernel:
 
     def read(self, *, resync: bool) -> Have:
         """Return what there is."""
-        del resync  # there is no memory to distrust
+        self.reads.append(resync)  # there is no memory to distrust
+        if self.unreadable:
+            raise OSError(errno.EINTR, "unreadable on request")
         return Have(
             items={k: i for k, i in self.items.items() if not isinstance(i, Setting)},
             taps=frozenset(self._links()),
