@@ -217,11 +217,11 @@ class Loop:
         outcome = parts.keeper.apply(delta)
         self._last = world, have
         parts.expect(endpoint for endpoint, _ in outcome.plan.awaited)
-        wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
-        parts.writer.offer(wanted, resync=resync)
         cutting = self._cut(outcome, delta, world)
         served = self._serve(world, have)
         self._known = _names(served)
+        wanted = statuses(parts.host, parts.keys, outcome, world.rejected)
+        parts.writer.offer(wanted, resync=resync)
         problems = [*outcome.problems, *cutting, *served, *_refusals(outcome.plan)]
         self._lasting = [problem for problem in problems if problem.lasting]
         self._touched = len(self._lasting) < len(problems)
