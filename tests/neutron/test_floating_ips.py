@@ -72,7 +72,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(cloud: Cloud) -> Site:
     public = cloud.network("172.31.0.0/24", **{"router:external": True})
-    network = cloud.network("10.151.0.0/24")
+    network = cloud.network("10.171.0.0/24")
     gateway = {"external_gateway_info": {"network_id": public["id"]}}
     router = cloud.api.post("routers", router=gateway)
     _attach(cloud.api, router, network)
@@ -113,16 +113,16 @@ def test_s13_floating_ips_are_published_with_their_ports(site: Site) -> None:
     site.wait_nats(port, first)
     # A second one needs an address of its own.
     (ip,) = port["fixed_ips"]
-    two = [ip, {"subnet_id": ip["subnet_id"], "ip_address": "10.151.0.200"}]
+    two = [ip, {"subnet_id": ip["subnet_id"], "ip_address": "10.171.0.200"}]
     site.cloud.api.put(f"ports/{port['id']}", port={"fixed_ips": two})
-    second = site.floating(port, fixed_ip_address="10.151.0.200")
+    second = site.floating(port, fixed_ip_address="10.171.0.200")
     site.wait_nats(port, first, second)
     (nat,) = [
         nat
         for nat in parse_endpoint(_published(site, port)).nats
         if str(nat.external) == second["floating_ip_address"]
     ]
-    assert str(nat.internal) == "10.151.0.200"
+    assert str(nat.internal) == "10.171.0.200"
     # Neither of the two addresses can be taken away below its floating IP.
     for kept in two:
         status, text = refusal(
@@ -287,7 +287,7 @@ def test_s13_of_two_calls_at_once_one_association_stands(
 
 def test_p47_nobodys_pair_is_a_floating_ip(site: Site) -> None:
     """Neither another's nor one's own: an instance never sends from it (S17)."""
-    network = site.cloud.network("10.152.0.0/24", project_id=OTHER)
+    network = site.cloud.network("10.172.0.0/24", project_id=OTHER)
     port = site.cloud.instance_port(network, project_id=OTHER)
     for owner in (OTHER, site.network["project_id"]):
         floating = site.floating(project_id=owner)
@@ -300,13 +300,13 @@ def test_p47_nobodys_pair_is_a_floating_ip(site: Site) -> None:
         assert address in text
 
 
-ROUTES = [{"destination": "192.0.2.0/24", "nexthop": "10.151.0.9"}]
+ROUTES = [{"destination": "192.0.2.0/24", "nexthop": "10.171.0.9"}]
 
 
 def test_what_a_router_cannot_do_is_refused(site: Site) -> None:
     api, public = site.cloud.api, site.public["id"]
     vlan = {"provider:network_type": "vlan", "provider:physical_network": "physnet1"}
-    theirs = site.cloud.network("10.153.0.0/24", **vlan, **{"router:external": True})
+    theirs = site.cloud.network("10.173.0.0/24", **vlan, **{"router:external": True})
     (subnet,) = api.get(f"subnets?network_id={theirs['id']}")
     path, add = _path(site), f"{_path(site)}/add_router_interface"
     snat = {"network_id": public, "enable_snat": True}
@@ -326,7 +326,7 @@ def test_what_a_router_cannot_do_is_refused(site: Site) -> None:
         assert status in {400, 409}
         assert words in text
     assert len(api.get("routers")) == before
-    unattached = site.cloud.instance_port(site.cloud.network("10.154.0.0/24"))
+    unattached = site.cloud.instance_port(site.cloud.network("10.174.0.0/24"))
     status, text = refusal(lambda: site.floating(unattached))
     assert status == 404
     assert "not reachable from subnet" in text
