@@ -49,6 +49,7 @@ def try_packets(
         assert (mark in arrived) is allowed, (direction, packets[mark], near, groups)
 
 
+@pytest.mark.timeout(3600)
 def test_s16_the_kernel_agrees_with_the_judge(wires: Wires) -> None:
     for seed in range(RULE_SETS):
         random = Random(seed)

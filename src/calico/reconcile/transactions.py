@@ -6,7 +6,9 @@ only one such set by itself changes at once. So what matches comes before what g
 between, a packet meets what was there before or will be, and nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
 
 from calico.plan.antispoof import Element
 from calico.plan.nft import Part
@@ -14,29 +16,39 @@ from calico.reconcile.diff import Diff
 from calico.reconcile.filter import FilterChange
 
 _Elements = Diff[Element, str]
+_Box = tuple[tuple[int, int], ...]
+_MANY = 100_000  # pairs of elements to compare
 
 
 def transactions(change: FilterChange) -> tuple[FilterChange, ...]:
     """Return the transactions of a change, in order; none of them is empty.
 
-    First new parts, that nothing refers to yet, and elements. Then sets whose elements
-    make room for others, then what refers to sets, and last what goes. A table that is
-    made anew is one transaction.
+    First new parts, that nothing refers to yet, and elements. Then elements that make
+    room for others of their set, then what refers to sets, and last what goes. A table
+    that is made anew is one transaction.
     """
     if change.renewed:
         return (change,)
     elements = change.elements
     fresh = change.put.keys() - change.present
     lagging = {s for e in (*elements.put, *elements.drop) if _lags(s := _set_of(e))}
-    losing = {_set_of(e) for e in (*elements.drop, *elements.replaced)}
-    crowded = lagging & losing & {_set_of(e) for e in elements.put}
-    waiting = lagging - crowded
+    crowded = _crowded(elements)
     new = {name: part for name, part in change.put.items() if name in fresh}
     known = {name: part for name, part in change.put.items() if name not in fresh}
-    coming = _only(elements.put, lambda of: of in fresh or of in waiting)
+    coming = {
+        e: value
+        for e, value in elements.put.items()
+        if _set_of(e) in fresh or (_set_of(e) in lagging and e not in crowded)
+    }
     steps = (
         FilterChange(put=new, elements=Diff(put=coming, drop={}, replaced={})),
-        FilterChange(elements=_within(elements, lambda of: of in crowded)),
+        FilterChange(
+            elements=Diff(
+                put={e: v for e, v in elements.put.items() if e in crowded},
+                drop={e: v for e, v in elements.drop.items() if e in crowded},
+                replaced={e: v for e, v in elements.replaced.items() if e in crowded},
+            )
+        ),
         FilterChange(
             put=known,
             present=change.present,
@@ -46,7 +58,11 @@ def transactions(change: FilterChange) -> tuple[FilterChange, ...]:
             drop=change.drop,
             elements=Diff(
                 put={},
-                drop=_only(elements.drop, lambda of: of in waiting),
+                drop={
+                    e: value
+                    for e, value in elements.drop.items()
+                    if _set_of(e) in lagging and e not in crowded
+                },
                 replaced={},
             ),
         ),
@@ -56,6 +72,54 @@ def transactions(change: FilterChange) -> tuple[FilterChange, ...]:
 
 def _set_of(element: Element) -> Part:
     return Part(element.family, "set", element.set)
+
+
+def _crowded(elements: _Elements) -> set[Element]:
+    """Return the elements that take each other's place in a set that may lag.
+
+    Where there are very many of both, all of them: that is slow to find out.
+    """
+    coming: dict[Part, list[Element]] = defaultdict(list)
+    for element in elements.put:
+        coming[_set_of(element)].append(element)
+    going: dict[Part, list[Element]] = defaultdict(list)
+    for element in (*elements.drop, *elements.replaced):
+        going[_set_of(element)].append(element)
+    found: set[Element] = set()
+    for of in filter(_lags, coming.keys() & going.keys()):
+        if len(coming[of]) * len(going[of]) > _MANY:
+            found.update(coming[of], going[of])
+        else:
+            found.update(*_colliding(coming[of], going[of]))
+    return found
+
+
+def _colliding(
+    some: Iterable[Element], others: Iterable[Element]
+) -> Iterator[tuple[Element, Element]]:
+    """Yield the pairs that have a value in common."""
+    boxes = [(other, _box(other.key)) for other in others]
+    for one in some:
+        box = _box(one.key)
+        for other, taken in boxes:
+            fields = zip(box, taken, strict=True)
+            if all(a <= d and c <= b for (a, b), (c, d) in fields):
+                yield one, other
+
+
+def _box(key: str) -> _Box:
+    """Return the first and the last of each of a key's fields, as numbers."""
+    return tuple(map(_ends, key.split(" . ")))
+
+
+def _ends(field: str) -> tuple[int, int]:
+    first, dash, last = field.partition("-")
+    if first.isdigit():
+        return int(first), int(last if dash else first)
+    if "/" in field:
+        network = ip_network(field)
+        return int(network[0]), int(network[-1])
+    return int(ip_address(first)), int(ip_address(last if dash else first))
 
 
 def _lags(part: Part) -> bool:
