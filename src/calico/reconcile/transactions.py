@@ -31,41 +31,26 @@ def transactions(change: FilterChange) -> tuple[FilterChange, ...]:
         return (change,)
     elements = change.elements
     fresh = change.put.keys() - change.present
-    lagging = {s for e in (*elements.put, *elements.drop) if _lags(s := _set_of(e))}
     crowded = _crowded(elements)
+
+    def alone(element: Element) -> bool:
+        return _lags(_set_of(element)) and element not in crowded
+
     new = {name: part for name, part in change.put.items() if name in fresh}
     known = {name: part for name, part in change.put.items() if name not in fresh}
-    coming = {
-        e: value
-        for e, value in elements.put.items()
-        if _set_of(e) in fresh or (_set_of(e) in lagging and e not in crowded)
-    }
+    coming = _only(elements.put, lambda e: _set_of(e) in fresh or alone(e))
+    going = _only(elements.drop, alone)
     steps = (
         FilterChange(put=new, elements=Diff(put=coming, drop={}, replaced={})),
-        FilterChange(
-            elements=Diff(
-                put={e: v for e, v in elements.put.items() if e in crowded},
-                drop={e: v for e, v in elements.drop.items() if e in crowded},
-                replaced={e: v for e, v in elements.replaced.items() if e in crowded},
-            )
-        ),
+        FilterChange(elements=_within(elements, crowded.__contains__)),
         FilterChange(
             put=known,
             present=change.present,
-            elements=_within(elements, lambda of: of not in lagging | fresh),
-        ),
-        FilterChange(
-            drop=change.drop,
-            elements=Diff(
-                put={},
-                drop={
-                    e: value
-                    for e, value in elements.drop.items()
-                    if _set_of(e) in lagging and e not in crowded
-                },
-                replaced={},
+            elements=_within(
+                elements, lambda e: not (_lags(_set_of(e)) or _set_of(e) in fresh)
             ),
         ),
+        FilterChange(drop=change.drop, elements=Diff(put={}, drop=going, replaced={})),
     )
     return tuple(step for step in steps if step)
 
@@ -128,13 +113,13 @@ def _lags(part: Part) -> bool:
 
 
 def _only(
-    some: Mapping[Element, str], wanted: Callable[[Part], bool]
+    some: Mapping[Element, str], wanted: Callable[[Element], bool]
 ) -> dict[Element, str]:
-    return {e: value for e, value in some.items() if wanted(_set_of(e))}
+    return {element: value for element, value in some.items() if wanted(element)}
 
 
-def _within(elements: _Elements, wanted: Callable[[Part], bool]) -> _Elements:
-    """Return what of a difference is in the wanted sets."""
+def _within(elements: _Elements, wanted: Callable[[Element], bool]) -> _Elements:
+    """Return what of a difference is about the wanted elements."""
     return Diff(
         put=_only(elements.put, wanted),
         drop=_only(elements.drop, wanted),
