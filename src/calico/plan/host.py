@@ -191,6 +191,7 @@ def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:
         uplinks=facts.uplinks,
         log_limit=facts.log_limit,
         metadata=facts.metadata,
+        translate_sources=world.settings.translate_sources,
         bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
     )
 
