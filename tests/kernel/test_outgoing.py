@@ -245,9 +245,8 @@ def test_p40_a_running_agent_follows_the_clouds_settings() -> None:
         host.start()
         host.publish(floating(A, E))
         host.await_statuses({A.port: "up"})
-        written = encode_cloud_settings(ON)
-        assert written is not None
-        words = {True: ["put", KEYS.settings, written.decode()]}
+        written = encode_cloud_settings(ON).decode()
+        words = {True: ["put", KEYS.settings, written]}
         words[False] = ["del", KEYS.settings]
         with arrivals(outside, "eth0", "icmp") as seen:
             for on in (True, False):

@@ -20,6 +20,12 @@ from calico.model.bgp_codec import (
     parse_bgp_peer,
     parse_node,
 )
+from calico.model.cloud_settings import (
+    DEFAULTS,
+    CloudSettings,
+    encode_cloud_settings,
+    parse_cloud_settings,
+)
 from calico.model.codec import (
     encode_endpoint,
     encode_subnet,
@@ -275,6 +281,12 @@ def test_bgp_settings_survive_the_round_trip(settings: BgpConfiguration) -> None
     assert parse_bgp_configuration(encode_bgp_configuration(settings)) == settings
 
 
+def test_the_clouds_settings_survive_the_round_trip() -> None:
+    translating = CloudSettings(translate_sources=True)
+    assert parse_cloud_settings(encode_cloud_settings(translating)) == translating
+    assert parse_cloud_settings(b'{"of a later release":1}') == DEFAULTS
+
+
 @given(uuids, prefixes, uuids)
 def test_a_member_survives_in_its_key(
     group: str, prefix: IPv4Network, port: str
@@ -388,6 +400,10 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
     "policy": (parse_policy, policies.map(encode_policy)),
     "address group": (parse_address_group, address_groups.map(encode_address_group)),
     "log": (lambda value: parse_log(LogId("log"), value), logs.map(encode_log)),
+    "cloud's settings": (
+        parse_cloud_settings,
+        st.just(CloudSettings(translate_sources=True)).map(encode_cloud_settings),
+    ),
     "node": (parse_node, nodes.map(encode_node)),
     "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
     "BGP settings": (

@@ -27,10 +27,8 @@ class CloudSettings:
 DEFAULTS = CloudSettings()
 
 
-def encode_cloud_settings(settings: CloudSettings) -> bytes | None:
-    """Return the settings' JSON; None where all is as it is by default."""
-    if settings == DEFAULTS:
-        return None
+def encode_cloud_settings(settings: CloudSettings) -> bytes:
+    """Return the JSON of settings; all of it is ours, nothing of an old one is kept."""
     return msgspec.json.encode({_SOURCES: settings.translate_sources})
 
 

@@ -8,7 +8,7 @@ good.
 from oslo_log import log
 
 from calico.datastore.store import Compare, Delete, Put, Store, Transaction
-from calico.model.cloud_settings import CloudSettings, encode_cloud_settings
+from calico.model.cloud_settings import DEFAULTS, CloudSettings, encode_cloud_settings
 from calico.model.keys import Keys
 
 LOG = log.getLogger(__name__)
@@ -16,7 +16,8 @@ LOG = log.getLogger(__name__)
 
 def publish_cloud_settings(store: Store, keys: Keys, settings: CloudSettings) -> None:
     """Write the settings, or withdraw them where all is as it is by default."""
-    key, wanted = keys.settings, encode_cloud_settings(settings)
+    key = keys.settings
+    wanted = None if settings == DEFAULTS else encode_cloud_settings(settings)
     old = store.get(key)
     if (old.value if old else None) == wanted:
         return
