@@ -118,7 +118,8 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         DhcpOption, name=names, value=names, version=st.sampled_from([4, 6])
     )
     pairs = st.builds(AddressPair, prefix=prefixes, mac=macs)
-    nats = st.builds(Nat, internal=addresses, external=addresses)
+    qos = st.builds(Qos, ingress=st.none() | bandwidths, egress=st.none() | bandwidths)
+    nats = st.builds(Nat, internal=addresses, external=addresses, qos=qos)
     return Endpoint(
         host=HostName(draw(names)),
         device=DeviceId(draw(uuids)),
@@ -130,7 +131,9 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         addresses=tuple(draw(st.lists(addresses, max_size=3))),
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
-        nats=tuple(draw(st.lists(nats, max_size=2))),
+        nats=tuple(
+            draw(st.lists(nats, max_size=2, unique_by=lambda nat: nat.external))
+        ),
         qos=draw(limits),
         groups=groups,
         gateway4=draw(st.none() | addresses4),

@@ -21,6 +21,8 @@ from calico.plan.antispoof import (
     port_elements,
 )
 from calico.plan.host_policy import Guarded, host_section
+from calico.plan.lanes import PARTS as LANES
+from calico.plan.lanes import Limited, lane_elements, lanes_of
 from calico.plan.limits import PARTS as LIMITS
 from calico.plan.limits import mark_chain, rate_chains, rate_elements
 from calico.plan.logged import LogLimit, limit_chains, logged_elements
@@ -143,6 +145,9 @@ class FilterPlanner:
         keep("broadcasts", _broadcasts, served.prefixes)
         if served.translating:
             keep("cloud", _cloud, served.prefixes)
+        for interface, lanes in served.lanes.items():
+            keep("lanes", _lanes)
+            keep(f"lanes {interface}", _lanes_of, lanes)
         for one in served.endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
@@ -230,6 +235,7 @@ class _Served:
         self.logs = logs
         self.guarded = tuple(e for e in endpoints if e.port_security)
         self.groups = frozenset(group for e in self.guarded for group in e.groups)
+        self.lanes = lanes_of(e for e in endpoints if e.interface in facts.taps)
         self.translating = frozenset(
             e.interface
             for e in endpoints
@@ -313,6 +319,17 @@ def _cloud(prefixes: frozenset[Prefix]) -> Section:
 
 def _outgoing(endpoint: Endpoint) -> Section:
     return Section(elements=dict(outgoing_elements(endpoint)))
+
+
+def _lanes() -> Section:
+    section = Section()
+    for part in LANES:
+        section.add(part)
+    return section
+
+
+def _lanes_of(lanes: tuple[Limited, ...]) -> Section:
+    return Section(elements=dict(lane_elements(lanes)))
 
 
 def _mark(dscp: int) -> Section:
