@@ -86,21 +86,25 @@ class _Queues(NamedTuple):
 
 
 def read_lanes(net: NetState) -> list[LaneItem]:
-    """Return lanes and what leads to them, whole or not; OSError if unreadable."""
-    ours = net.indexes.get(LANES, 0)
-    found: list[LaneItem] = []
+    """Return lanes and what leads to them, whole or not; OSError if unreadable.
+
+    Without their link there is nothing: filters that are left are about no packet, and
+    replaced when there are lanes again.
+    """
+    ours = net.indexes.get(LANES)
+    if ours is None:
+        return []
     with open_route_socket() as kernel:
         queues = _queues(kernel, ours)
-        if ours:
-            link = LaneLink(whole=queues.has_lanes and LANES in net.up)
-            found.append(link)
-            if link.whole:
-                found += _lanes(kernel, ours, queues.places)
+        link = LaneLink(whole=queues.has_lanes and LANES in net.up)
+        found: list[LaneItem] = [link]
+        if link.whole:
+            found += _lanes(kernel, ours, queues.places)
         for name, index in net.indexes.items():
             if index in queues.exits:
                 target = _turned_to(kernel, index)
                 if target is not None:
-                    found.append(Turn(name, whole=target == ours != 0))
+                    found.append(Turn(name, whole=target == ours))
     return found
 
 
