@@ -115,12 +115,12 @@ class Cutter:
 def _is_stale(one: Connection, standing: Standing) -> bool:
     """Tell whether a translation of a connection does not hold any more."""
     source, reached = one.packet.source, one.packet.destination
-    if standing.is_stale(one.asked or reached, reached):
+    asked = one.asked or reached
+    if standing.is_stale(asked, reached):
         return True
-    # What speaks to its own floating IP is seen as from that, whatever its address.
-    if one.seen_as is None or one.seen_as == one.asked:
-        return False
-    return standing.has_lost_source(source, one.seen_as)
+    return one.seen_as is not None and standing.has_lost_source(
+        source, one.seen_as, asked
+    )
 
 
 def concerns_policy(change: FilterChange) -> bool:
