@@ -48,7 +48,7 @@ lab-check: setup
 
 test: setup check
 	@echo "Tests"
-	@$(BIN)/pytest
+	@$(BIN)/python packaging/run-tests
 
 bench: setup
 	@for each in benchmarks/*.py; do echo "$$each"; $(BIN)/python "$$each"; done
