@@ -102,7 +102,10 @@ def refuse_unlimited(
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
     """Take away the floating IPs whose limits cannot be kept; say which and why."""
     endpoints, uplinks = tuple(endpoints), tuple(uplinks)
-    lucky = {nat.external for nat in _limited(endpoints)[:_MOST]}
+    limited = _limited(endpoints)
+    if not limited:
+        return endpoints, ()
+    lucky = {nat.external for nat in limited[:_MOST]}
     settled = []
     refused: list[RefusedNat] = []
     for endpoint in endpoints:
