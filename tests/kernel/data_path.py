@@ -1,7 +1,7 @@
 """A host and guests behind taps, in namespaces, served by passes made in the test."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -14,6 +14,7 @@ from tests.policies import OPEN_GROUPS
 from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
+from calico.model.cloud_settings import DEFAULTS, CloudSettings
 from calico.model.groups import Groups
 from calico.model.ids import (
     PortId,
@@ -64,6 +65,8 @@ class HostBed:
     groups: Groups = OPEN_GROUPS
     logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
+    cloud: CloudSettings = DEFAULTS
+    subnets: Mapping[SubnetId, Subnet] = field(default_factory=lambda: SUBNETS)
     inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
@@ -117,7 +120,8 @@ class HostBed:
         return World(
             host=HOST,
             endpoints=endpoints,
-            subnets=SUBNETS,
+            subnets=self.subnets,
+            settings=self.cloud,
             groups=self.groups,
             logs=self.logs,
             operator=self.operator,

@@ -68,6 +68,7 @@ STORED: dict[str, tuple[bytes, ...]] = {
         *(encode_log(Log(id=LogId("log"), project=PROJECT, name=n)) for n in "ab"),
         *BAD,
     ),
+    KEYS.settings: (b'{"floating_ip_source_translation":true}', b"{}", *BAD),
     BGP_CONFIGURATION: BAD,
     BGP_PEERS + "peer": (
         encode_bgp_peer(
@@ -113,4 +114,5 @@ def test_what_a_change_does_not_concern_is_the_same_object() -> None:
     assert after.groups.policies is before.groups.policies
     assert after.endpoints is before.endpoints
     assert after.subnets is before.subnets
+    assert after.settings is before.settings
     assert after.rejected is before.rejected

@@ -12,6 +12,11 @@ from functools import lru_cache
 from typing import TypeVar
 
 from calico.model.bgp_codec import parse_bgp_configuration, parse_bgp_peer, parse_node
+from calico.model.cloud_settings import (
+    DEFAULTS,
+    CloudSettings,
+    parse_cloud_settings,
+)
 from calico.model.codec import parse_endpoint, parse_subnet
 from calico.model.groups import Groups
 from calico.model.ids import (
@@ -78,6 +83,7 @@ class World:
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
     logs: tuple[Log, ...] = ()
+    settings: CloudSettings = DEFAULTS
     operator: OperatorWorld = NO_OPERATOR
     rejected: tuple[Rejected, ...] = ()
 
@@ -111,9 +117,9 @@ def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     return operator_prefixes() | own
 
 
-def watched_keys() -> frozenset[str]:
+def watched_keys(keys: Keys) -> frozenset[str]:
     """Return the single keys that a host has to know besides."""
-    return frozenset({BGP_CONFIGURATION}) | operator_keys()
+    return frozenset({BGP_CONFIGURATION, keys.settings}) | operator_keys()
 
 
 def group_prefixes_and_keys(
@@ -197,6 +203,11 @@ class WorldBuilder:
             lambda found: tuple(p for p in found if p.node in {None, host}),
         )
         self._logs = Shelf(keys.logs, _log, tuple)
+        self._settings = Shelf(
+            keys.settings,
+            lambda _, value: parse_cloud_settings(value),
+            lambda found: found[0] if found else DEFAULTS,
+        )
         self._nodes = Shelf(NODES, lambda _, value: parse_node(value), tuple)
         self._policies = Shelf(
             keys.policies,
@@ -224,6 +235,7 @@ class WorldBuilder:
             self._peers,
             self._nodes,
             self._logs,
+            self._settings,
             self._policies,
             self._address_groups,
             self._members,
@@ -250,6 +262,7 @@ class WorldBuilder:
             nodes=self._nodes.value,
             groups=self._groups(before.groups),
             logs=self._logs.value,
+            settings=self._settings.value,
             operator=self._operator.world(),
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),

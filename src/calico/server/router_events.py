@@ -12,7 +12,7 @@ from neutron.db.models import l3 as l3_models
 from neutron_lib import constants, exceptions
 from neutron_lib.callbacks import events, registry, resources
 
-from calico.server import floating, inventory, journal
+from calico.server import floating, floating_qos, inventory, journal
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
 
@@ -46,13 +46,17 @@ class RouterEvents:
     @registry.receives(resources.FLOATING_IP, [events.PRECOMMIT_CREATE])
     def _appears(self, *_event: Any, payload: Any) -> None:
         _mark(payload.context, [payload.desired_state.fixed_port_id])
+        _refuse(payload.context, payload.desired_state.id)
 
     @registry.receives(resources.FLOATING_IP, [events.PRECOMMIT_UPDATE])
     def _changes(self, *_event: Any, payload: Any) -> None:
         old, new = payload.states[0], payload.desired_state
         after = (new.fixed_port_id, _text(new.fixed_ip_address), new.router_id)
-        if after == tuple(old[name] for name in _ASSOCIATION):
+        moves = after != tuple(old[name] for name in _ASSOCIATION)
+        policy = floating_qos.own_policy(payload.context, new.id)
+        if not moves and policy == old.get("qos_policy_id"):
             return
+        _refuse(payload.context, new.id)
         _mark(payload.context, [old["port_id"], new.fixed_port_id])
         if new.fixed_port_id is None and floating.are_served():
             # Neutron leaves the status alone when a port goes (P9).
@@ -97,6 +101,13 @@ class RouterEvents:
 
 def _text(address: Any) -> str | None:
     return str(address) if address else None
+
+
+def _refuse(context: Any, floating_id: str) -> None:
+    """Raise where a floating IP has a policy that hosts would not enforce for it."""
+    policy = floating_qos.own_policy(context, floating_id)
+    if policy and floating.are_served():
+        floating_qos.refuse_policy(context, policy, floating_id)
 
 
 def _mark(context: Any, ports: Iterable[str | None]) -> None:
