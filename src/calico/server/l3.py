@@ -12,11 +12,16 @@ available routers, flavours, port forwarding.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from neutron.db import dns_db, l3_db, l3_fip_port_details
+from neutron.db import dns_db, l3_db, l3_fip_pools_db, l3_fip_port_details
 from neutron.db.models import l3 as l3_models
 from neutron.quota import resource_registry
 from neutron_lib import constants, exceptions
-from neutron_lib.api.definitions import fip_port_details, l3_port_ip_change_not_allowed
+from neutron_lib.api.definitions import (
+    fip_port_details,
+    floatingip_pools,
+    floatingip_router_writable,
+    l3_port_ip_change_not_allowed,
+)
 from neutron_lib.api.definitions import l3 as l3_api
 from neutron_lib.plugins import constants as plugin_types
 from neutron_lib.services import base
@@ -40,12 +45,15 @@ class CalicoRouterPlugin(
     # Neutron's floating IPs ask for it where an operator turns on DNS integration.
     dns_db.DNSDbMixin,
     l3_fip_port_details.Fip_port_details_db_mixin,
+    l3_fip_pools_db.FloatingIPPoolsMixin,
 ):
     """Serves routers and floating IPs from the database, without agents."""
 
     supported_extension_aliases = (
         l3_api.ALIAS,
         fip_port_details.ALIAS,
+        floatingip_pools.ALIAS,
+        floatingip_router_writable.ALIAS,
         l3_port_ip_change_not_allowed.ALIAS,
     )
 
