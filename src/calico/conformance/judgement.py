@@ -64,6 +64,14 @@ def judge(
     )
 
 
+def is_expected(mode: Mode, result: Result, entries: Iterable[Inapplicable]) -> bool:
+    """Tell whether a result is as it should be, by itself."""
+    if result.outcome is Outcome.PASSED:
+        return True
+    entry, _ = _entry([entry for entry in entries if mode in entry.modes], result.test)
+    return entry is not None and entry.explains(result)
+
+
 def _entry(
     entries: Iterable[Inapplicable], test: str
 ) -> tuple[Inapplicable | None, str | None]:

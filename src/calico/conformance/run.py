@@ -11,7 +11,7 @@ from pathlib import Path
 
 from calico.conformance import inapplicable, lanes, settings, suites
 from calico.conformance.inapplicable import Inapplicable, Mode
-from calico.conformance.judgement import Judgement, judge
+from calico.conformance.judgement import Judgement, is_expected, judge
 from calico.conformance.result import Outcome, Result, bare, complete
 from calico.lab.build import Progress
 from calico.lab.lab import Lab
@@ -56,7 +56,13 @@ def run(lab: Lab, wish: Wish, directory: Path, progress: Progress) -> Judgement:
         wanted = [test for test in tests if _wants(wish, test)]
         if not wanted:
             raise LabFailed(f"no test is called anything like {wish.only!r}")
-        collected = _Collected(progress, wish.mode, len(wanted))
+        entries = the_list()
+        collected = _Collected(
+            progress,
+            wish.mode,
+            len(wanted),
+            lambda result: is_expected(wish.mode, result, entries),
+        )
         suites.run(
             lanes.split(wanted, suites.names_ranges),
             tempest,
@@ -64,7 +70,7 @@ def run(lab: Lab, wish: Wish, directory: Path, progress: Progress) -> Judgement:
             collected.take,
         )
     results = complete([bare(test) for test in wanted], collected.results)
-    return judge(wish.mode, results, the_list(), whole=wish.only is None)
+    return judge(wish.mode, results, entries, whole=wish.only is None)
 
 
 def in_mode(lab: Lab, mode: Mode) -> None:
@@ -83,6 +89,7 @@ class _Collected:
     progress: Callable[[str], None]
     mode: Mode
     wanted: int
+    expected: Callable[[Result], bool]
     results: list[Result] = field(default_factory=list)
     _counts: Counter[Outcome] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -92,7 +99,7 @@ class _Collected:
         with self._lock:
             self.results.append(result)
             self._counts[result.outcome] += 1
-            if result.outcome is Outcome.FAILED:
+            if result.outcome is Outcome.FAILED and not self.expected(result):
                 self.progress(f"{self.mode}: {result.test} fails: {result.brief}")
             if len(self.results) % _STEP == 0:
                 self.progress(self._line())

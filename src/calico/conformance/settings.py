@@ -105,7 +105,11 @@ def tempest(
             "project_network_cidr": lane.cidr4,
             "project_network_v6_cidr": lane.cidr6,
         },
-        "network-feature-enabled": {"api_extensions": ",".join(aliases)},
+        "network-feature-enabled": {
+            # tempest knows `standard-attr-tag` by its first name as well.
+            "api_extensions": ",".join((*aliases, "tag")),
+            "ipv6_subnet_attributes": "true",
+        },
         "neutron_plugin_options": {
             "available_type_drivers": "local,flat",
             "create_shared_resources": "true",
