@@ -8,7 +8,7 @@ import subunit  # type: ignore[import-untyped]  # carries no types
 
 from calico.conformance import inapplicable, lanes, report, run, stream
 from calico.conformance.inapplicable import Inapplicable, Mode
-from calico.conformance.judgement import judge
+from calico.conformance.judgement import is_expected, judge
 from calico.conformance.result import Outcome, Result, complete
 from calico.model.ids import Invalid
 
@@ -161,6 +161,14 @@ def test_a_servers_fault_is_never_excused() -> None:
     assert not judge(Mode.AUDIT, [fault], [entry], whole=True).conforms
 
 
+def test_progress_tells_only_of_what_is_not_listed() -> None:
+    entries = [because(ONE, fails=True, mode=Mode.REFUSE)]
+    assert is_expected(Mode.REFUSE, failed(ONE), entries)
+    assert is_expected(Mode.REFUSE, passed(TWO), entries)
+    assert not is_expected(Mode.AUDIT, failed(ONE), entries)
+    assert not is_expected(Mode.REFUSE, failed(TWO), entries)
+
+
 def test_a_tests_own_entry_counts_before_its_modules() -> None:
     module, own = because(f"{ROOT}.test_a"), because(TWO, fails=True)
     results = [skipped(ONE), failed(TWO)]
@@ -239,8 +247,10 @@ def test_the_page_counts_what_passed_and_what_could_not() -> None:
     page = report.as_page(judgements, {"tempest": "1"})
     assert "| `tempest.api.network` | refuse | 3 | 1 | 1 | 1 | 0 |" in page
     assert "| `tempest.api.network` | audit | 3 | 2 | 1 | 0 | 0 |" in page
-    assert "| so | `tempest: test_a.Class.test_one` |  | 1 | 0 |" in page
-    assert "| so | `tempest: test_a.Class.test_two` | refuse | 0 | 1 |" in page
+    left_out, _, could_not = page.partition("## What is refused")
+    assert "**so** 1 test:\n\n- `tempest: test_a.Class.test_one`\n" in left_out
+    expected = "**so** 1 test, in refuse only:\n\n- `tempest: test_a.Class.test_two`\n"
+    assert expected in could_not
     assert report.as_json(judgements, {})["conforms"] is True
 
 

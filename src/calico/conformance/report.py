@@ -30,14 +30,15 @@ _SUITES_TABLE = """
 | suite | mode | tests | passed | skipped by the suite | cannot pass | failed |
 |---|---|---|---|---|---|---|
 """
-_REASONS = """
-## What cannot apply
+_SKIPPED = """
+## What the suites skip
 
-Each line is one reason. A test in "skipped" is left out by the suite itself, since the
-API does not have what it is about; one in "cannot" runs, and is refused.
+Because the API does not offer what these tests are about.
+"""
+_REFUSED = """
+## What is refused
 
-| reason | tests | mode | skipped | cannot |
-|---|---|---|---|---|
+These run, and the API refuses what they ask for.
 """
 
 
@@ -77,11 +78,11 @@ def as_page(judgements: Sequence[Judgement], versions: Mapping[str, str]) -> str
         for suite in SUITES
         for judgement in judgements
     )
-    reasons = "".join(
-        _reason(entry, judgements) for entry in _entries(judgements) if entry.because
-    )
+    entries = _entries(judgements)
+    skipped = "".join(_reason(one, judgements) for one in entries if not one.fails)
+    refused = "".join(_reason(one, judgements) for one in entries if one.fails)
     head = f"{_INTRODUCTION}\nLast run with {named}.\n"
-    return f"{head}{_SUITES_TABLE}{rows}{_REASONS}{reasons}"
+    return f"{head}{_SUITES_TABLE}{rows}{_SKIPPED}{skipped}{_REFUSED}{refused}"
 
 
 def as_json(
@@ -133,16 +134,18 @@ def _cells(found: Counts) -> tuple[int, int, int, int, int]:
 def _entries(judgements: Collection[Judgement]) -> list[Inapplicable]:
     """Return the entries that any run has met, by their reasons."""
     met = {entry for judgement in judgements for entry in judgement.cannot}
-    return sorted(met, key=lambda entry: (entry.fails, entry.because))
+    return sorted(met, key=lambda entry: entry.because)
 
 
 def _reason(entry: Inapplicable, judgements: Sequence[Judgement]) -> str:
-    found = [len(judgement.cannot.get(entry, ())) for judgement in judgements]
-    number = max(found)
-    modes = "" if set(Mode) == set(entry.modes) else ", ".join(entry.modes)
-    names = "<br>".join(f"`{_short(name)}`" for name in entry.tests)
-    skipped, cannot = (0, number) if entry.fails else (number, 0)
-    return _row(entry.because, names, modes, skipped, cannot)
+    """Return a reason, how many tests it is about, and their names in the list."""
+    number = max(len(judgement.cannot.get(entry, ())) for judgement in judgements)
+    only = (
+        "" if set(Mode) == set(entry.modes) else f", in {', '.join(entry.modes)} only"
+    )
+    names = "".join(f"- `{_short(name)}`\n" for name in sorted(entry.tests))
+    tests = "test" if number == 1 else "tests"
+    return f"\n**{entry.because}** {number} {tests}{only}:\n\n{names}"
 
 
 def _short(name: str) -> str:
