@@ -100,8 +100,9 @@ def _runner(
         wanted.flush()
         command = [sys.executable, "-m", _RUNNER, "discover", *_place(), *options]
         command += [wanted.name] if tests else []
-        with (directory / _LOG).open("ab") as log:
-            process = subprocess.Popen(
+        with (
+            (directory / _LOG).open("ab") as log,
+            subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -109,11 +110,12 @@ def _runner(
                 env=environment,
                 cwd=directory,  # where the suites leave their logs
                 start_new_session=True,  # Ctrl-C is ours, and it is told in turn
-            )
-        try:
-            yield process
-        finally:
-            _end(process)
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                _end(process)
 
 
 def _place() -> list[str]:
