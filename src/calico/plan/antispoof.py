@@ -7,6 +7,7 @@ in the kernel (P52).
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -83,8 +84,12 @@ def sources(endpoint: Endpoint) -> dict[Mac, tuple[Prefix, ...]]:
     return {mac: _without_overlaps(prefixes) for mac, prefixes in found.items()}
 
 
+@lru_cache(maxsize=1 << 16)
 def single(address: Address) -> Prefix:
-    """Return the prefix that holds one address and no other."""
+    """Return the prefix that holds one address and no other.
+
+    Remembered: a host asks for those of all its addresses in each pass.
+    """
     if isinstance(address, IPv4Address):
         return IPv4Network(address)
     return IPv6Network(address)

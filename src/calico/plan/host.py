@@ -289,8 +289,9 @@ def _translations(
 ) -> Iterator[tuple[IPv4Address, IPv4Address]]:
     for endpoint in served:
         for nat in endpoint.nats:
-            if isinstance(nat.external, IPv4Address):
-                yield nat.external, IPv4Address(nat.internal)
+            match nat.external, nat.internal:
+                case IPv4Address() as external, IPv4Address() as internal:
+                    yield external, internal
 
 
 def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -192,11 +193,8 @@ def _routes(
         source = _ip(found[7]) if 7 in found else None
         (metric,) = struct.unpack("=I", found.get(6, bytes(4)))  # RTA_PRIORITY
         yielding = metric == YIELDING_METRIC
-        destination: Prefix
-        if family == socket.AF_INET:
-            destination = IPv4Network((found.get(1, bytes(4)), length))
-        else:
-            destination = IPv6Network((found.get(1, bytes(16)), length))
+        size = 4 if family == socket.AF_INET else 16
+        destination = _prefix(found.get(1, bytes(size)), length)
         if 9 in found:  # RTA_MULTIPATH
             hops = sorted(
                 _hops(found[9], names), key=lambda h: (h.interface, str(h.via))
@@ -222,6 +220,14 @@ def _hops(octets: bytes, names: dict[int, InterfaceName]) -> Iterator[Hop]:
 
 def _ip(octets: bytes) -> Address:
     return IPv4Address(octets) if len(octets) == 4 else IPv6Address(octets)
+
+
+@lru_cache(maxsize=1 << 16)
+def _prefix(octets: bytes, length: int) -> Prefix:
+    """Return a prefix; remembered, since most routes are the last pass's."""
+    if len(octets) == 4:
+        return IPv4Network((octets, length))
+    return IPv6Network((octets, length))
 
 
 def _mac(octets: bytes) -> Mac:
