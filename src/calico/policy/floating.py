@@ -38,7 +38,10 @@ class Space:
 
     def __contains__(self, address: IPv4Address) -> bool:
         number = int(address)
-        return any(number & mask in some for mask, some in self._networks.items())
+        for mask, some in self._networks.items():  # noqa: SIM110 - three times as fast
+            if number & mask in some:
+                return True
+        return False
 
     def is_gateway(self, address: IPv4Address) -> bool:
         """Tell whether an address is the gateway of one of the subnets."""
