@@ -9,13 +9,12 @@ from tests.policies import OPEN_GROUPS
 from tests.unit.hosts import SUBNET, WIDE, pair, world
 
 from calico.model.codec import encode_endpoint
-from calico.model.ids import Address
 from calico.model.records import Endpoint, Nat
 from calico.plan.antispoof import Element
 from calico.plan.filter import FilterFacts, FilterPlanner
 from calico.plan.host import HostFacts, HostPlan, plan_host
 from calico.plan.items import Route
-from calico.policy.floating import RefusedNat, Standing, Translations
+from calico.policy.floating import Course, RefusedNat, Standing, Translations
 
 A, B, C = endpoint(2), endpoint(3), endpoint(4)
 E = "10.70.0.5"
@@ -142,8 +141,8 @@ def test_s13_a_connection_goes_where_the_floating_ip_leads_now(
 ) -> None:
     current = {IPv4Address(E): IPv4Address("10.65.0.2")}
     standing = Standing(Translations(current=current, subnets=(SUBNET, WIDE)))
-    ends: list[Address] = [ip_address(asked), ip_address(reached)]
-    assert standing.is_stale(*ends) is stale
+    course = Course(protocol=6, asked=ip_address(asked), reached=ip_address(reached))
+    assert standing.is_stale(course) is stale
 
 
 def test_floating_ips_are_stored_as_calico_does() -> None:

@@ -14,7 +14,7 @@ from calico.agent.keeper import Outcome
 from calico.model.groups import Groups
 from calico.model.ids import Address
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
-from calico.plan.antispoof import FLOATING
+from calico.plan.antispoof import FLOATING, FORWARDED
 from calico.policy.floating import Standing
 from calico.policy.flows import Connections
 from calico.reconcile.filter import FilterChange
@@ -35,6 +35,7 @@ _POLICY_PARTS = (
     "before",
     "after",
     FLOATING,
+    FORWARDED,
 )
 
 
@@ -96,8 +97,7 @@ class Cutter:
 
         try:
             for one in self._tracked.read(concern):
-                reached = one.packet.destination
-                if standing.is_stale(one.asked or reached, reached):
+                if standing.is_stale(one.course):
                     stale.append(one)
                     continue
                 allowed = judge.allow(one.packet)

@@ -40,8 +40,10 @@ from calico.model.records import (
     AddressPair,
     DhcpOption,
     Endpoint,
+    Forwarding,
     HostRoute,
     Nat,
+    PortRange,
     Subnet,
 )
 from calico.model.resource import (
@@ -163,6 +165,7 @@ def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
         "granted-pairs": [str(prefix) for prefix in endpoint.granted],
         "dhcp-options": [[o.version, o.name, o.value] for o in endpoint.dhcp_options],
         "group-names": dict(endpoint.group_names),
+        "port-forwardings": [encode_forwarding(f) for f in endpoint.forwardings],
     }
     texts = {
         "network-id": endpoint.network,
@@ -208,6 +211,9 @@ def parse_endpoint(value: bytes) -> Endpoint:
         ),
         granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
         nats=tuple(_nat(entry) for entry in items(spec, "ipNATs")),
+        forwardings=tuple(
+            parse_forwarding(entry) for entry in notes.json("port-forwardings", list)
+        ),
         qos=parse_qos(spec),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
@@ -283,6 +289,40 @@ def _nat(entry: object) -> Nat:
     return Nat(
         internal=parse_address(entry.get("internalIP")),
         external=parse_address(entry.get("externalIP")),
+    )
+
+
+def encode_forwarding(forwarding: Forwarding) -> list[str | int]:
+    """Return a forwarding as it is stored: an entry of a list in an annotation."""
+    ports, to = forwarding.ports, forwarding.to
+    outside = (str(forwarding.external), forwarding.protocol, ports.first, ports.last)
+    return [*outside, str(forwarding.internal), to.first, to.last]
+
+
+def parse_forwarding(entry: object) -> Forwarding:
+    """Return what such an entry says; Invalid names one that says nothing."""
+    match entry:
+        case [
+            str(external),
+            int(protocol),
+            int(first),
+            int(last),
+            str(internal),
+            int(to_first),
+            int(to_last),
+        ]:
+            pass
+        case _:
+            raise Invalid(f"port-forwardings entry {entry!r}")
+    outside, inside = parse_address(external), parse_address(internal)
+    if not (isinstance(outside, IPv4Address) and isinstance(inside, IPv4Address)):
+        raise Invalid(f"port-forwardings entry {entry!r} is not of IPv4")
+    return Forwarding(
+        external=outside,
+        protocol=protocol,
+        ports=PortRange(first=first, last=last),
+        internal=inside,
+        to=PortRange(first=to_first, last=to_last),
     )
 
 

@@ -16,6 +16,7 @@ from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
+FORWARDED = "forwarded4"  # the map of their ports to others' (plan.forwarding)
 # The maps of packet rates and of marks (plan.limits).
 FROM_RATE, TO_RATE, MARKS = "from_rate", "to_rate", "marks"
 _VERDICT_MAP = re.compile(
@@ -43,7 +44,7 @@ class Element(NamedTuple):
     @property
     def of_map(self) -> bool:
         """Return whether it leads to its value; else that is a comment, or empty."""
-        return self.to_verdict or self.set == FLOATING
+        return self.to_verdict or self.set in {FLOATING, FORWARDED}
 
 
 Elements = Mapping[Element, str]

@@ -20,6 +20,8 @@ from calico.plan.antispoof import (
     is_gate,
     port_elements,
 )
+from calico.plan.forwarding import PARTS as FORWARDING
+from calico.plan.forwarding import forwarding_elements
 from calico.plan.host_policy import Guarded, host_section
 from calico.plan.limits import PARTS as LIMITS
 from calico.plan.limits import mark_chain, rate_chains, rate_elements
@@ -284,7 +286,8 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *limit_chains(limit), *PARTS, *LIMITS):
+    rules = (*PARTS, *FORWARDING, *LIMITS)
+    for part in (*passage(uplinks), *limit_chains(limit), *rules):
         section.add(part)
     return section
 
@@ -322,6 +325,7 @@ def _port(
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
+            **(dict(forwarding_elements(endpoint)) if is_open else {}),
             **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
             **{Element("inet", name, interface): f"jump {c}" for name, c in ways},
         },

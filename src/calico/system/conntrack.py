@@ -17,6 +17,7 @@ from calico.model.ids import Address
 from calico.model.records import ICMP, PORT_PROTOCOLS
 from calico.plan.ruleset import CUT
 from calico.policy.evaluate import Packet
+from calico.policy.floating import Course
 from calico.reconcile.problem import Problem
 from calico.system.nfnetlink import (
     ACK,
@@ -37,7 +38,8 @@ from calico.system.nfnetlink import (
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _NEW, _GET, _DELETE = (_SUBSYSTEM | kind for kind in (0, 1, 2))  # IPCTNL_MSG_CT_*
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
-_REPLY, _STATUS, _LED_ELSEWHERE = 2, 3, 1 << 5  # ..., ..., IPS_DST_NAT
+_REPLY, _STATUS = 2, 3
+_HIDDEN, _LED_ELSEWHERE = 1 << 4, 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
@@ -50,13 +52,29 @@ class Connection:
     """One connection, by its first packet; `key` is what the kernel knows it by.
 
     `packet` is as policy saw it: to where it was led, if that is not what it `asked`
-    for.
+    for. One that is `hidden` was sent on from another address than it came from.
     """
 
     packet: Packet
     cut: bool
     key: bytes
     asked: Address | None = None
+    asked_port: int | None = None
+    hidden: bool = False
+
+    @property
+    def course(self) -> Course:
+        """Return where it was to go, and where it went."""
+        packet = self.packet
+        port = packet.port if self.asked is None else self.asked_port
+        return Course(
+            protocol=packet.protocol,
+            asked=self.asked or packet.destination,
+            asked_port=port,
+            reached=packet.destination,
+            reached_port=packet.port,
+            hidden=self.hidden,
+        )
 
 
 def read_connections(concern: Callable[[Address], bool]) -> Iterator[Connection]:
@@ -152,18 +170,27 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     key = found[_TUPLE]
     parts = attributes(key)
     source, destination = _ends(parts)
-    asked = None
-    if int.from_bytes(found[_STATUS], "big") & _LED_ELSEWHERE:
-        asked, destination = destination, _ends(attributes(found[_REPLY]))[0]
+    proto = attributes(parts[_PROTO])
+    asked = asked_port = None
+    status = int.from_bytes(found[_STATUS], "big")
+    if status & _LED_ELSEWHERE:
+        answer = attributes(found[_REPLY])
+        asked, destination = destination, _ends(answer)[0]
+        if _DESTINATION_PORT in proto:
+            asked_port = int.from_bytes(proto[_DESTINATION_PORT], "big")
+            reached = attributes(answer[_PROTO])[_SOURCE_PORT]
+            proto = {**proto, _DESTINATION_PORT: reached}
     elif not concern(source) and not concern(destination):
         return None
     mark = int.from_bytes(found.get(_MARK, b"\0"), "big")
     zone = found.get(_ZONE)
     return Connection(
-        packet=_packet(source, destination, attributes(parts[_PROTO])),
+        packet=_packet(source, destination, proto),
         cut=bool(mark & CUT),
         key=attribute(_TUPLE | NESTED, key) + (attribute(_ZONE, zone) if zone else b""),
         asked=asked,
+        asked_port=asked_port,
+        hidden=bool(status & _HIDDEN),
     )
 
 
