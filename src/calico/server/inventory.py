@@ -27,7 +27,7 @@ from calico.model.ids import Invalid
 from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
-from calico.server import bindings, floating, grounds, options, translate
+from calico.server import bindings, floating, forwarding, grounds, options, translate
 from calico.server.journal import Kind, Subject
 from calico.server.placement import endpoints as placed
 from calico.server.qos_rules import policy_of
@@ -84,6 +84,7 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
         group_names=group_names,
         grounds=_grounds(context, ports),
         floating=floating.of_ports(context, {port["id"] for port in ports}),
+        forwardings=forwarding.of_ports(context, {port["id"] for port in ports}),
         qos_rules=_qos_rules(context, filter(None, map(policy_of, ports))),
     )
 

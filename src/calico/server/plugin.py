@@ -13,7 +13,7 @@ from neutron.plugins.ml2.plugin import Ml2Plugin
 from oslo_config import cfg
 
 from calico.server.qos import EXTENSION
-from calico.server.rivals import ROUTER_PROVIDER
+from calico.server.rivals import FORWARDING_PROVIDER, ROUTER_PROVIDER
 
 ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
@@ -21,8 +21,8 @@ ML2_DEFAULTS = {
     "mechanism_drivers": ["calico"],
     "extension_drivers": ["port_security"],
 }
-# Routers and floating IPs, the logs of security groups, and QoS.
-SERVICE_PLUGINS = (ROUTER_PROVIDER, "log", EXTENSION)
+# Routers, floating IPs and ports of them, the logs of security groups, and QoS.
+SERVICE_PLUGINS = (ROUTER_PROVIDER, FORWARDING_PROVIDER, "log", EXTENSION)
 
 
 class CalicoPlugin(Ml2Plugin):
