@@ -279,29 +279,23 @@ def main(name: str | None) -> None:
             cleanup.callback(build.down, lab.name)
         else:
             lab = Lab.load(name)
-        api, admin = lab.connection("demo1").network, lab.connection().network
-        public = admin.create_network(name="benchpublic", is_router_external=True)
-        admin.create_subnet(network_id=public.id, ip_version=4, cidr="203.0.120.0/24")
-        network = api.create_network(name="benchmark").id
-        subnet = api.create_subnet(
-            network_id=network, ip_version=4, cidr="10.209.0.0/24"
-        )
-        router = api.create_router(
-            name="bench", external_gateway_info={"network_id": public.id}
-        )
-        api.add_interface_to_router(router, subnet_id=subnet.id)
-        group = api.create_security_group(name="bench")
-        api.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", ether_type="IPv4"
-        )
-        addresses = {}
-        for host, instance in ((FEW, "bfew"), (MANY, "bmany")):
+        public, network = make_networks(lab)
+        api = lab.connection("demo1").network
+        group = api.create_security_group(name="bench").id
+        rule = {"direction": "ingress", "ether_type": "IPv4"}
+        api.create_security_group_rule(security_group_id=group, **rule)
+
+        def start(instance: str, host: str) -> str:
             made = lab.create_instance(
-                instance, network=network, host=host, security_groups=[group.id]
+                instance, network=network, host=host, security_groups=[group]
             )
             cleanup.callback(lab.delete_instance, instance)
+            return made.port_id
+
+        addresses = {}
+        for host, instance in ((FEW, "bfew"), (MANY, "bmany")):
             floating = api.create_ip(
-                floating_network_id=public.id, port_id=made.port_id
+                floating_network_id=public, port_id=start(instance, host)
             )
             addresses[host] = floating.floating_ip_address
         bed = Bed(lab, addresses)
@@ -312,22 +306,32 @@ def main(name: str | None) -> None:
             ("a change", change),
         ):
             print(f"{what}: {by_turns(bed, measure):.2f}", flush=True)
-        third = lab.create_instance(
-            "bthird", network=network, host=MANY, security_groups=[group.id]
+        floating = api.create_ip(floating_network_id=public)
+        tell_associations(bed, api, floating, start("bthird", MANY))
+
+
+def make_networks(lab: Lab) -> tuple[str, str]:
+    """Make an external network and one of a project, with a router between them."""
+    api, admin = lab.connection("demo1").network, lab.connection().network
+    public = admin.create_network(name="benchpublic", is_router_external=True).id
+    admin.create_subnet(network_id=public, ip_version=4, cidr="203.0.120.0/24")
+    network = api.create_network(name="benchmark").id
+    subnet = api.create_subnet(network_id=network, ip_version=4, cidr="10.209.0.0/24")
+    gateway = {"network_id": public}
+    router = api.create_router(name="bench", external_gateway_info=gateway)
+    api.add_interface_to_router(router, subnet_id=subnet.id)
+    return public, network
+
+
+def tell_associations(bed: Bed, api: Any, floating: Any, port: str) -> None:
+    """Print how soon the Internet is answered after an association by the API."""
+    taken = [association(bed, api, floating, port) for _ in range(ASSOCIATIONS)]
+    for number, what in enumerate(("call", "answer")):
+        values = [seconds[number] for seconds in taken]
+        print(
+            f"from the API's {what} to the Internet's first answer: median "
+            f"{statistics.median(values):.2f} s, worst {max(values):.2f} s"
         )
-        cleanup.callback(lab.delete_instance, "bthird")
-        floating = api.create_ip(floating_network_id=public.id)
-        taken = [
-            association(bed, api, floating, third.port_id) for _ in range(ASSOCIATIONS)
-        ]
-        for what, values in (
-            ("call", [t[0] for t in taken]),
-            ("answer", [t[1] for t in taken]),
-        ):
-            print(
-                f"from the API's {what} to the Internet's first answer: median "
-                f"{statistics.median(values):.2f} s, worst {max(values):.2f} s"
-            )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from calico.model.codec import (
     encode_subnet,
     parse_address,
     parse_endpoint,
+    parse_forwarding,
     parse_interface,
     parse_prefix,
     parse_subnet,
@@ -63,6 +64,7 @@ from calico.model.records import (
     BgpPeer,
     DhcpOption,
     Endpoint,
+    Forwarding,
     HostRoute,
     Nat,
     Node,
@@ -104,6 +106,20 @@ limits = st.builds(
 
 
 @st.composite
+def port_forwardings(draw: st.DrawFn) -> Forwarding:
+    width = draw(st.sampled_from([1, 2, 65535]) | st.integers(1, 65535))
+    to_width = draw(st.sampled_from([1, width]))
+    first, to_first = (draw(st.integers(1, 65536 - w)) for w in (width, to_width))
+    return Forwarding(
+        external=draw(addresses4),
+        protocol=draw(st.sampled_from(sorted(PORT_PROTOCOLS))),
+        ports=PortRange(first=first, last=first + width - 1),
+        internal=draw(addresses4),
+        to=PortRange(first=to_first, last=to_first + to_width - 1),
+    )
+
+
+@st.composite
 def endpoints(draw: st.DrawFn) -> Endpoint:
     port = PortId(draw(uuids))
     groups = draw(st.frozensets(uuids.map(GroupId), max_size=3))
@@ -125,6 +141,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
         nats=tuple(draw(st.lists(nats, max_size=2))),
+        forwardings=tuple(draw(st.lists(port_forwardings(), max_size=2))),
         qos=draw(limits),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
@@ -450,3 +467,18 @@ def test_the_key_of_an_endpoint_tells_device_and_port(device: str) -> None:
     for host in ("h1", "h-1", "a--b"):
         key = Keys().endpoint(HostName(host), DeviceId(device), port)
         assert Keys().parse_endpoint(key) == (device, port)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "text",
+        ["192.0.2.1", 6, 80, 80, "10.0.0.1", 80],
+        ["192.0.2.1", "tcp", 80, 80, "10.0.0.1", 80, 80],
+        ["2001:db8::1", 6, 80, 80, "10.0.0.1", 80, 80],
+        ["192.0.2.1", 6, 80, 80, "fd00::1", 80, 80],
+    ],
+)
+def test_p41_a_forwarding_that_cannot_be_read_is_named(entry: object) -> None:
+    with pytest.raises(Invalid, match="port-forwardings entry"):
+        parse_forwarding(entry)
