@@ -187,7 +187,9 @@ def _routes(
         _, length, _, _, table, protocol, *_ = _ROUTE.unpack_from(message)
         if protocol != PROTOCOL or table != _MAIN_TABLE:
             continue
-        found = attributes(message, _ROUTE.size)
+        # Those of IPv6 say when they were last used.
+        read = _remembered if family == socket.AF_INET else attributes
+        found = read(message, _ROUTE.size)
         (index,) = struct.unpack("=i", found.get(4, b"\0\0\0\0"))
         name = names.get(index, InterfaceName(""))
         source = _ip(found[7]) if 7 in found else None
@@ -249,6 +251,10 @@ def attributes(message: bytes, position: int) -> Attributes:
             found[kind] = message[position + 4 : position + length]
         position += (length + 3) & ~3
     return found
+
+
+_remembered = lru_cache(maxsize=1 << 16)(attributes)
+"""Attributes of messages, most of which are the last pass's; not to be changed."""
 
 
 def dump_table(kernel: socket.socket, kind: int, request: bytes) -> Iterator[bytes]:
