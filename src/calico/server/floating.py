@@ -112,11 +112,17 @@ def _wrong(ports: Collection[str] | None) -> Any:
     )
     query = (
         sa.select(Row, wanted)
+        .select_from(Row)
         .outerjoin(port, port.id == serving)
         .outerjoin(router, router.id == Row.router_id)
         .where(Row.status != wanted, sa.or_(wanted == _DOWN, ~pending))
     )
-    return query if ports is None else query.where(port.id.in_(ports))
+    if ports is None:
+        return query
+    concerned = Row.fixed_port_id.in_(ports)
+    if forwarding.are_served():
+        concerned |= Row.id.in_(forwarding.floating_ips_of(ports))
+    return query.where(concerned)
 
 
 def _is_bound() -> Any:

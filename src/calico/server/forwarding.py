@@ -66,9 +66,7 @@ def of_ports(
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     if not are_served():
         return found
-    concerned = sa.select(Row.floatingip_id).where(
-        Row.internal_neutron_port_id.in_(ports)
-    )
+    concerned = floating_ips_of(ports)
     query = (
         sa.select(
             serving_port().label("serving"),
@@ -89,6 +87,11 @@ def of_ports(
             if row["serving"] in ports:
                 found[row["serving"]].append(row)
     return found
+
+
+def floating_ips_of(ports: Collection[str]) -> Any:
+    """Return the query of the floating IPs that forward to ports, by id."""
+    return sa.select(Row.floatingip_id).where(Row.internal_neutron_port_id.in_(ports))
 
 
 def of_router(router: str) -> Any:
