@@ -135,7 +135,7 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     arrivals = Arrivals(lambda: hints[0].tell(Event.TOUCHED))
     watch = Watch(
         client,
-        Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys()),
+        Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys(keys)),
         lambda: hints[0].tell(Event.DIRTY),
         more=_more(settings.host, keys),
         pictured=True,

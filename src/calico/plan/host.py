@@ -146,10 +146,7 @@ def plan_host(
     A `planner` that planned before saves the work that was done already.
     """
     accepted, refused = accept(world.endpoints)
-    accepted, refused_pairs = confine(accepted, world.subnets.values())
-    accepted, refused_nats = settle(
-        accepted, world.subnets.values(), {facts.address4, facts.address6}
-    )
+    accepted, refused_pairs, refused_nats = _lawful(accepted, world, facts)
     awaited = {e.port for e in accepted if _is_awaited(e, facts)}
     accepted = without_nats(accepted, awaited)
     served = tuple(e for e in accepted if e.interface in facts.taps)
@@ -183,6 +180,17 @@ def plan_host(
             current=dict(_translations(present)), subnets=world.subnets.values()
         ),
     )
+
+
+def _lawful(
+    accepted: tuple[Endpoint, ...], world: World, facts: HostFacts
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...], tuple[RefusedNat, ...]]:
+    """Return endpoints with no more than what is theirs, and what is not (P47)."""
+    subnets, adopted = world.subnets.values(), world.adopted
+    own = {facts.address4, facts.address6}
+    confined, refused_pairs = confine(accepted, subnets, adopted=adopted)
+    settled, refused_nats = settle(confined, subnets, own, adopted=adopted)
+    return settled, refused_pairs, refused_nats
 
 
 def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:

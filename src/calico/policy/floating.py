@@ -81,17 +81,19 @@ def settle(
     endpoints: Iterable[Endpoint],
     subnets: Collection[Subnet],
     own: Collection[Address | None] = (),
+    *,
+    adopted: bool = True,
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
     """Take away the floating IPs that ports must not have; say which and why.
 
     `own` are the host's addresses. Of two ports with one floating IP the first keeps
-    it.
+    it. Of a cloud that is not `adopted` yet not all subnets are known.
     """
     endpoints = tuple(endpoints)
     if not any(endpoint.nats for endpoint in endpoints):
         return endpoints, ()
     fixed = {address: e.port for e in endpoints for address in e.addresses}
-    judge = _Judge(Space(subnets), own, fixed)
+    judge = _Judge(Space(subnets), own, fixed, adopted=adopted)
     settled = []
     refused: list[RefusedNat] = []
     for endpoint in endpoints:
@@ -114,10 +116,13 @@ class _Judge:
         space: Space,
         own: Collection[Address | None],
         fixed: Mapping[Address, PortId],
+        *,
+        adopted: bool,
     ) -> None:
         self._space = space
         self._own = own
         self._fixed = fixed
+        self._adopted = adopted
         self._taken: dict[Address, PortId] = {}
 
     def objection(self, nat: Nat, endpoint: Endpoint) -> str | None:
@@ -137,7 +142,7 @@ class _Judge:
             yield f"{internal} is no IPv4 address of the port"
         if external in self._own:
             yield "it is the host's own address"
-        if external not in self._space:
+        if self._adopted and external not in self._space:
             yield "it is in no subnet"
         if self._space.is_gateway(external):
             yield "it is the gateway of a subnet"
