@@ -130,6 +130,7 @@ def agent_host() -> Iterator[AgentHost]:
         for subnet in SUBNETS.values():
             one.etcdctl("put", KEYS.subnet(subnet.id), encode_subnet(subnet).decode())
         one.etcdctl("put", KEYS.policy(OPEN), encode_policy(OPEN_POLICY).decode())
+        one.etcdctl("put", KEYS.adopted, "{}")
         yield one
 
 

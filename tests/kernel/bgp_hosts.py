@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.kernel.netns import Netns, eventually, in_netns
 
@@ -190,3 +190,40 @@ def node(number: int, as_number: int | None = None) -> Node:
         address6=IPv6Address(f"fd00::{number}"),
         as_number=as_number,
     )
+
+
+class RouteEvents:
+    """What happens to a namespace's routes meanwhile: `ip monitor route`."""
+
+    def __init__(self, netns: Netns, log: Path) -> None:
+        self._netns = netns
+        self._log = log
+
+    def __enter__(self) -> Self:
+        with self._log.open("w") as log:
+            self._process = self._netns.popen(
+                ["ip", "-o", "monitor", "route"], stdout=log
+            )
+        # The monitor listens once it reports what is made to happen.
+        mark = ["198.18.0.1/32", "dev", "taps"]
+
+        def listens() -> bool:
+            self._netns.ip("route", "add", *mark)
+            self._netns.ip("route", "del", *mark)
+            return "Deleted 198.18.0.1" in self._log.read_text()
+
+        eventually(listens)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+
+    def added(self) -> list[str]:
+        """Return the routes of instances that came, or changed, since we listen."""
+        lines = self._log.read_text().splitlines()
+        return [line for line in lines if line.startswith("10.65.")]
+
+    def deleted(self) -> list[str]:
+        """Return the routes of instances that were deleted since we listen."""
+        lines = self._log.read_text().splitlines()
+        return [line for line in lines if line.startswith("Deleted 10.65.")]

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from tests.kernel.bgp_hosts import (
@@ -16,6 +18,8 @@ from tests.kernel.bgp_hosts import (
 )
 from tests.kernel.netns import eventually
 
+from calico.model.ids import NetworkId, SubnetId
+from calico.model.records import Subnet
 from calico.plan.items import YIELDING_METRIC
 
 NODES = (node(1), node(2), node(3))
@@ -166,3 +170,33 @@ def via(host: Speaker, address: str) -> str:
     """Return the gateway that a host sends to an address by; empty for its own tap."""
     (route,) = json.loads(host.netns.ip("-j", "route", "get", address))
     return str(route.get("gateway", ""))
+
+
+def test_hosts_of_other_regions_are_believed_about_their_subnets(
+    mesh: list[Speaker],
+) -> None:
+    a, b, c = mesh
+    worlds = [world_of(h.facts.host, nodes=NODES) for h in mesh if h.facts]
+    of_a = Subnet(
+        id=SubnetId("a"), network=NetworkId("a"), prefix=ip_network("10.99.0.0/16")
+    )
+    a.serve(replace(worlds[0], subnets={of_a.id: of_a}))
+    b.serve(replace(worlds[1], elsewhere=frozenset({of_a.prefix})))
+    for address in ("10.99.0.7", "10.98.0.7"):
+        a.add_route(f"{address}/32")
+    b.await_route("10.99.0.7")
+    assert "10.98.0.7" not in b.routes(), "a route out of all subnets"
+    assert "10.99.0.7" not in c.routes(), "c has not heard of that region"
+    for host, world in zip(mesh, worlds, strict=True):
+        host.serve(world)
+    b.await_no_route("10.99.0.7")
+
+    # What networking-calico left unsaid is not foreign.
+    for host, world in zip(mesh, worlds, strict=True):
+        host.serve(replace(world, adopted=False))
+    c.await_route("10.98.0.7")
+    for host, world in zip(mesh, worlds, strict=True):
+        host.serve(world)
+    c.await_no_route("10.98.0.7")
+    for address in ("10.99.0.7", "10.98.0.7"):
+        a.del_route(f"{address}/32")

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import pytest
 from tests.kernel.bgp_hosts import (
     SUBNETS,
+    RouteEvents,
     Speaker,
     host_facts,
     lan,
@@ -217,35 +217,3 @@ def test_a_first_configuration_that_bird_refuses_is_a_problem(tmp_path: Path) ->
             assert bird.running()
         finally:
             bird.stop()
-
-
-class RouteEvents:
-    """What happens to a namespace's routes meanwhile: `ip monitor route`."""
-
-    def __init__(self, netns: Netns, log: Path) -> None:
-        self._netns = netns
-        self._log = log
-
-    def __enter__(self) -> Self:
-        with self._log.open("w") as log:
-            self._process = self._netns.popen(
-                ["ip", "-o", "monitor", "route"], stdout=log
-            )
-        # The monitor listens once it reports what is made to happen.
-        mark = ["198.18.0.1/32", "dev", "taps"]
-
-        def listens() -> bool:
-            self._netns.ip("route", "add", *mark)
-            self._netns.ip("route", "del", *mark)
-            return "Deleted 198.18.0.1" in self._log.read_text()
-
-        eventually(listens)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-
-    def deleted(self) -> list[str]:
-        """Return the routes of instances that were deleted since we listen."""
-        lines = self._log.read_text().splitlines()
-        return [line for line in lines if line.startswith("Deleted 10.65.")]

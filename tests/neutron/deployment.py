@@ -137,6 +137,12 @@ class Deployment:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def stop(self, name: str) -> None:
+        """End a process as its operator would."""
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait(timeout=60)
+
     def close(self) -> None:
         for name in list(self.processes):
             self.kill(name)
@@ -231,8 +237,11 @@ def _render(folder: Path, database: str, etcd: str, settings: Settings) -> str:
             )
         },
         "calico": {
-            "etcd_endpoints": etcd,  # Longer than a test waits for an API call (P22).
+            "etcd_endpoints": etcd,
+            # Longer than a test waits for an API call (P22).
             "etcd_timeout": "120",
+            # What a test does to etcd stays, where it does not test just that.
+            "resync_interval": "0",
         },
     }
     for section, options in settings.items():

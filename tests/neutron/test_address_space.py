@@ -62,7 +62,7 @@ def subnets_of(cloud: Cloud, network: dict[str, Any]) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("project", ["same", "another"])
-def test_s10_p11_an_overlapping_subnet_is_refused(
+def test_p11_an_overlapping_subnet_is_refused(
     cloud: Cloud, taken: list[dict[str, Any]], cidr: str, there: str, project: str
 ) -> None:
     owner = {"project_id": OTHER} if project == "another" else {}

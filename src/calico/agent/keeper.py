@@ -65,13 +65,18 @@ class Delta:
     plan: HostPlan
     items: Diff[Key, Item]
     filter: FilterChange
+    inherited: frozenset[InterfaceName] = frozenset()
 
     @property
     def unfinished(self) -> frozenset[InterfaceName]:
-        """Return the interfaces that lack more than their gate."""
-        return frozenset(
+        """Return the interfaces that lack more than their gate.
+
+        Not those that carry traffic as another agent left them: they stay open.
+        """
+        lacking = frozenset(
             name for item in self.items.put.values() for name in interfaces_of(item)
         )
+        return lacking - self.inherited
 
     def lines(self) -> list[str]:
         """Return the changes as text, one a line, in order."""
@@ -139,10 +144,13 @@ class Keeper:
         """Cut off all taps while nothing is known (P52): make the tables that lack.
 
         They are empty, and a tap that is in no map is cut off. A table that is there,
-        an earlier agent's perhaps, is left alone with the ports that it serves.
+        an earlier agent's perhaps, is left alone with the ports that it serves. So is
+        all where another agent of the model serves some: until our first pass its rules
+        are in force, and they let no other tap in.
         NftError or OSError if it cannot be done.
         """
-        absent = self._host.read(resync=True).absent
+        have = self._host.read(resync=True)
+        absent = frozenset() if have.inherited else have.absent
         limit = _log_limit(self._settings)
         facts = FilterFacts(uplinks=self._settings.uplinks, log_limit=limit)
         parts = plan_filter((), (), Groups(), facts).parts
@@ -170,6 +178,7 @@ class Keeper:
             plan=plan,
             items=Diff(put=items.put, drop=droppable, replaced=items.replaced),
             filter=self._compare_filter(plan, have),
+            inherited=have.inherited,
         )
 
     def compare_policy(self, groups: Groups, operator: OperatorWorld) -> Delta | None:

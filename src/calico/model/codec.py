@@ -47,6 +47,7 @@ from calico.model.records import (
     Subnet,
 )
 from calico.model.resource import (
+    FORMER,
     OPENSTACK,
     Json,
     Resource,
@@ -65,6 +66,9 @@ _A = TypeVar("_A", IPv4Address, IPv6Address)
 
 SG_LABEL = "sg.projectcalico.org/openstack-"
 SG_NAME_LABEL = "sg-name.projectcalico.org/openstack-"
+# Other readers refuse an endpoint with a label whose name is too long for Kubernetes;
+# other writers cut it here, and operators' policies name it so.
+_SG_NAME_LENGTH = 63 - len(SG_NAME_LABEL)
 
 # What Nova makes, and all that can stand in quotes in other programs' languages.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
@@ -150,12 +154,15 @@ def _endpoint_labels(endpoint: Endpoint, keys: Keys) -> dict[str, str]:
         f"{OPENSTACK}project-name": label_value(endpoint.project_name),
         f"{OPENSTACK}project-parent-id": label_value(endpoint.project_parent),
         f"{OPENSTACK}network-name": label_value(endpoint.network_name),
+        # Operators' policies may select by these.
+        f"{FORMER}project-id": label_value(endpoint.project),
+        f"{FORMER}network-name": label_value(endpoint.network_name),
     }
     for group in sorted(endpoint.groups):
-        name = label_value(names.get(group, ""))
-        labels[SG_LABEL + group] = name
-        if name:
-            labels[SG_NAME_LABEL + name] = group
+        name = names.get(group, "")
+        labels[SG_LABEL + group] = label_value(name)
+        if short := label_value(name[:_SG_NAME_LENGTH]):
+            labels[SG_NAME_LABEL + short] = group
     return labels
 
 

@@ -31,6 +31,8 @@ GLOBAL_POLICIES = RESOURCES + "globalnetworkpolicies/"
 GLOBAL_NETWORK_SETS = RESOURCES + "globalnetworksets/"
 HOST_ENDPOINTS = RESOURCES + "hostendpoints/"
 
+SUBNETS = "/calico/dhcp/v2/"  # of all regions: they share one address space
+
 # What the model's storage puts before the names of policies: their tier's name, but for
 # those that come from Kubernetes and from OpenStack.
 _TIER = "default."
@@ -72,6 +74,15 @@ def _escape(part: str) -> str:
     return part.replace("-", "--")
 
 
+def parse_endpoint_name(name: str) -> tuple[DeviceId, PortId] | None:
+    """Return device and port of an endpoint's name; None if it is no such name."""
+    found = _ENDPOINT.fullmatch(name)
+    if found is None:
+        return None
+    device, port = (part.replace("--", "-") for part in found.groups())
+    return DeviceId(device), PortId(port)
+
+
 def workload_id(device: DeviceId) -> str:
     """Return the workload part of a port status key, '/' escaped."""
     return device.replace("/", "%2f")
@@ -104,16 +115,16 @@ class Keys:
         """Return device and port of an endpoint's key; None if it is another key."""
         if not key.startswith(self.endpoints):
             return None
-        found = _ENDPOINT.fullmatch(key.removeprefix(self.endpoints))
-        if found is None:
-            return None
-        device, port = (part.replace("--", "-") for part in found.groups())
-        return DeviceId(device), PortId(port)
+        return parse_endpoint_name(key.removeprefix(self.endpoints))
 
     def migration(self, host: HostName, device: DeviceId, port: PortId) -> str:
         """Return the key of the migration that leads to an endpoint."""
-        name = self.endpoint_name(host, device, port)
-        return f"{RESOURCES}livemigrations/{namespace(self.region)}/{name}"
+        return self.migrations + self.endpoint_name(host, device, port)
+
+    @property
+    def migrations(self) -> str:
+        """Return the prefix of all live migrations."""
+        return f"{RESOURCES}livemigrations/{namespace(self.region)}/"
 
     @property
     def policies(self) -> str:
@@ -149,7 +160,7 @@ class Keys:
     @property
     def subnets(self) -> str:
         """Return the prefix of all subnets."""
-        return f"/calico/dhcp/v2/{_region_part(self.region)}/subnet/"
+        return f"{SUBNETS}{_region_part(self.region)}/subnet/"
 
     def subnet(self, subnet: SubnetId) -> str:
         """Return a subnet's key."""
@@ -221,6 +232,15 @@ class Keys:
     def log(self, log: LogId) -> str:
         """Return a log's key."""
         return self.logs + log
+
+    @property
+    def adopted(self) -> str:
+        """Return the key that says that all that is there was gone through once.
+
+        Until it is there, another writer of the model may have left ports that the
+        member index does not know, and subnets whose projects nobody said.
+        """
+        return f"{self._own}adopted"
 
     @property
     def published_ports(self) -> str:

@@ -189,6 +189,8 @@ def _parse_protocol(written: object, version: int) -> int | None:
             raise Invalid(f"protocol {written!r}")
         case int() if 0 <= written <= 255:
             return written
+        case str() if written.isdecimal() and written.isascii():
+            return _parse_protocol(int(written), version)  # others spell numbers so
         case str() if written.lower() in _NUMBERS:
             number = _NUMBERS[written.lower()]
             # Both families' ICMP goes by the one name in some writers' rules.

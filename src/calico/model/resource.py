@@ -27,6 +27,15 @@ OWN_LABELS = (
 )
 """How the names of the labels begin that the server publishes."""
 
+FORMER = "projectcalico.org/openstack-"
+"""What earlier releases of the model put before the names of labels, not OPENSTACK."""
+
+_KEYSTONES = tuple(
+    prefix + name
+    for prefix in (OPENSTACK, FORMER)
+    for name in ("project-name", "project-parent-id")
+)
+
 REJECTIONS = (TypeError, ValueError, AttributeError, RecursionError)
 """What a parser raises: Invalid (a ValueError).
 
@@ -74,7 +83,7 @@ def encode(resource: Resource, old: bytes | None = None) -> bytes:
     )
     if resource.created is not None:
         metadata.setdefault("creationTimestamp", resource.created)
-    metadata["labels"] = _foreign(metadata.get("labels")) | dict(resource.labels)
+    metadata["labels"] = _labels(metadata.get("labels"), resource.labels)
     metadata["annotations"] = _foreign(metadata.get("annotations")) | dict(
         resource.annotations
     )
@@ -169,6 +178,15 @@ def _readable(old: bytes | None) -> Json:
         return {}
     parts = [body.get("metadata", {}), body.get("spec", {})]
     return body if all(isinstance(part, dict) for part in parts) else {}
+
+
+def _labels(stored: object, given: Mapping[str, str]) -> dict[str, str]:
+    labels = _foreign(stored) | dict(given)
+    if isinstance(stored, dict):
+        # Nothing here asks Keystone; what another Neutron side learned of it stays.
+        known = {k: v for k, v in stored.items() if k in _KEYSTONES and v}
+        labels |= {k: v for k, v in known.items() if not labels.get(k)}
+    return labels
 
 
 def _foreign(stored: object) -> dict[str, str]:

@@ -4,7 +4,6 @@ Built from the items under the keys that a host watches, and from nothing else. 
 object that breaks its rules is set aside with the reason, and disturbs no other (P41).
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -29,8 +28,9 @@ from calico.model.ids import (
     Prefix,
     SubnetId,
 )
-from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
+from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, SUBNETS, Keys
 from calico.model.logs import Log, parse_log
+from calico.model.membership import Membership, unlisted_members
 from calico.model.operator_reading import (
     OperatorShelves,
     operator_keys,
@@ -73,11 +73,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """A host's picture of the cloud; endpoints are its own only, sorted by port."""
+    """A host's picture of the cloud; endpoints are its own only, sorted by port.
+
+    All but `elsewhere`, the prefixes of other regions' subnets, is its own region's.
+    """
 
     host: HostName
     endpoints: tuple[Endpoint, ...] = ()
     subnets: Mapping[SubnetId, Subnet] = field(default_factory=dict)
+    elsewhere: frozenset[Prefix] = frozenset()
     bgp: BgpConfiguration = field(default_factory=BgpConfiguration)
     peers: tuple[BgpPeer, ...] = ()
     nodes: tuple[Node, ...] = ()
@@ -85,6 +89,8 @@ class World:
     logs: tuple[Log, ...] = ()
     settings: CloudSettings = DEFAULTS
     operator: OperatorWorld = NO_OPERATOR
+    # Whether all that is stored was gone through by this project's Neutron side.
+    adopted: bool = True
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -113,13 +119,14 @@ def differs_in_policy(world: World, other: World) -> bool:
 
 def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     """Return the prefixes of what a host has to know in any case (P29)."""
-    own = {keys.host_endpoints(host), keys.subnets, keys.logs, BGP_PEERS, NODES}
+    own = {keys.host_endpoints(host), SUBNETS, keys.logs, BGP_PEERS, NODES}
     return operator_prefixes() | own
 
 
 def watched_keys(keys: Keys) -> frozenset[str]:
     """Return the single keys that a host has to know besides."""
-    return frozenset({BGP_CONFIGURATION, keys.settings}) | operator_keys()
+    own = {BGP_CONFIGURATION, keys.settings, keys.adopted}
+    return frozenset(own) | operator_keys()
 
 
 def group_prefixes_and_keys(
@@ -128,8 +135,9 @@ def group_prefixes_and_keys(
     """Return the prefixes and keys of what the host's own ports lead to, no others.
 
     The groups of its endpoints have policies, and those name groups, whose members
-    count, and address groups; an operator's policies name selectors. `seen` are items
-    by the prefix or key they were seen under; what it lacks leads nowhere yet.
+    count, and address groups; an operator's policies name selectors. Where the member
+    index may lack some, members are found by the labels of all endpoints. `seen` are
+    items by the prefix or key they were seen under; what it lacks leads nowhere yet.
     """
     prefixes = set(selector_prefixes(host, keys, seen))
     single: set[str] = set()
@@ -145,6 +153,7 @@ def group_prefixes_and_keys(
                     match remote:
                         case RemoteGroup(group=group):
                             prefixes.add(keys.group_members(group))
+                            prefixes |= unlisted_members(keys, seen)
                         case RemoteAddressGroup(address_group=address_group):
                             single.add(keys.address_group(address_group))
     known = tuple(prefixes)
@@ -156,7 +165,6 @@ _endpoint = lru_cache(maxsize=1 << 14)(parse_endpoint)
 _policy = lru_cache(maxsize=1 << 14)(parse_policy)
 _subnet = lru_cache(maxsize=1 << 16)(parse_subnet)
 _address_group = lru_cache(maxsize=1 << 14)(parse_address_group)
-_member = lru_cache(maxsize=1 << 18)(Keys.parse_member)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -192,6 +200,11 @@ class WorldBuilder:
             lambda name, value: _subnet(SubnetId(name), value),
             lambda found: {subnet.id: subnet for subnet in found},
         )
+        self._elsewhere = Shelf(
+            SUBNETS,
+            lambda name, value: _prefix_elsewhere(keys, SUBNETS + name, value),
+            lambda found: frozenset(p for p in found if p is not None),
+        )
         self._bgp = Shelf(
             BGP_CONFIGURATION,
             lambda _, value: parse_bgp_configuration(value),
@@ -219,7 +232,7 @@ class WorldBuilder:
             lambda _, value: _address_group(value),
             lambda found: {group.id: frozenset(group.prefixes) for group in found},
         )
-        self._members = _MemberShelf(keys)
+        self._membership = Membership(keys)
         self._operator = OperatorShelves(host, keys)
         self._rejected: dict[str, Rejected] = {}
         self._world = World(host=host)
@@ -229,6 +242,8 @@ class WorldBuilder:
             # First, since what is under a key may be on a shelf of the others too, and
             # it is for that to say what is wrong.
             *self._operator.shelves,
+            *self._membership.shelves,
+            self._elsewhere,
             self._endpoints,
             self._subnets,
             self._bgp,
@@ -238,7 +253,6 @@ class WorldBuilder:
             self._settings,
             self._policies,
             self._address_groups,
-            self._members,
         )
 
     def build(self, items: Mapping[str, bytes], changed: Iterable[str]) -> World:
@@ -257,6 +271,7 @@ class WorldBuilder:
             host=self._host,
             endpoints=self._endpoints.value,
             subnets=self._subnets.value,
+            elsewhere=self._elsewhere.value,
             bgp=self._bgp.value,
             peers=self._peers.value,
             nodes=self._nodes.value,
@@ -264,6 +279,7 @@ class WorldBuilder:
             logs=self._logs.value,
             settings=self._settings.value,
             operator=self._operator.world(),
+            adopted=self._membership.adopted,
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),
                 before.rejected,
@@ -282,7 +298,7 @@ class WorldBuilder:
     def _groups(self, before: Groups) -> Groups:
         now = Groups(
             policies=self._policies.value,
-            members=self._members.value,
+            members=self._membership.members,
             address_groups=self._address_groups.value,
         )
         same = (
@@ -291,48 +307,6 @@ class WorldBuilder:
             and now.address_groups is before.address_groups
         )
         return before if same else now
-
-
-class _MemberShelf:
-    """The members of groups; one that comes or goes costs its own group."""
-
-    def __init__(self, keys: Keys) -> None:
-        self.prefix = keys.members
-        self._keys = keys
-        self._ports: dict[GroupId, Counter[Prefix]] = defaultdict(Counter)
-        self._known: set[str] = set()
-        self._stale: set[GroupId] = set()
-        self._value: Mapping[GroupId, frozenset[Prefix]] = {}
-
-    def take(self, key: str, value: bytes | None) -> None:
-        """Take what is under a key now; None if nothing. Raises what is wrong."""
-        if (value is not None) == (key in self._known):
-            return
-        group, prefix, _ = _member(self._keys, key)
-        ports = self._ports[group]
-        if value is None:
-            self._known.remove(key)
-            ports[prefix] -= 1
-            if not ports[prefix]:
-                del ports[prefix]
-        else:
-            self._known.add(key)
-            ports[prefix] += 1
-        self._stale.add(group)
-
-    @property
-    def value(self) -> Mapping[GroupId, frozenset[Prefix]]:
-        """Return the addresses of each group's members."""
-        if self._stale:
-            value = dict(self._value)
-            for group in self._stale:
-                if ports := self._ports[group]:
-                    value[group] = frozenset(ports)
-                else:
-                    del self._ports[group]
-                    value.pop(group, None)
-            self._value, self._stale = value, set()
-        return self._value
 
 
 def _same(now: _T, before: _T) -> _T:
@@ -346,6 +320,15 @@ def _reason(error: Exception) -> str:
 
 def _log(name: str, value: bytes) -> Log:
     return parse_log(LogId(name), value)
+
+
+def _prefix_elsewhere(keys: Keys, key: str, value: bytes) -> Prefix | None:
+    # What cannot be read its own region's hosts report.
+    if key.startswith(keys.subnets):
+        return None
+    with suppress(*REJECTIONS):
+        return _subnet(SubnetId(key), value).prefix
+    return None
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

@@ -165,8 +165,15 @@ graceful restart wait 30;
 
 
 def _filters(world: World, facts: BgpFacts, version: int) -> str:
-    prefixes = {subnet.prefix for subnet in world.subnets.values()}
-    return render_filters(version, prefixes, facts.address(version), own_as(world))
+    prefixes = {subnet.prefix for subnet in world.subnets.values()} | world.elsewhere
+    # Another Neutron side did not say all subnets: then no address is foreign yet.
+    return render_filters(
+        version,
+        prefixes,
+        facts.address(version),
+        own_as(world),
+        singles=not world.adopted,
+    )
 
 
 def _interfaces(facts: BgpFacts) -> str:

@@ -20,12 +20,18 @@ _YIELDS = f"krt_metric = {YIELDING_METRIC}"  # of an instance on the way out
 
 
 def render_filters(
-    version: int, prefixes: Collection[Prefix], source: Address | None, as_number: int
+    version: int,
+    prefixes: Collection[Prefix],
+    source: Address | None,
+    as_number: int,
+    *,
+    singles: bool = False,
 ) -> str:
     """Render a family's filters: which routes come in, go out, and are in the kernel.
 
     `prefixes` are the cloud's subnets (those of the other family do not count),
-    `source` is the host's own address, `as_number` its AS.
+    `source` is the host's own address, `as_number` its AS. With `singles` any address
+    by itself is taken for an instance's, between hosts and peers.
 
     What is learned from the kernel: this host's routes to instances, and whatever the
     host uses to reach next hops. The first beat BGP's (preference 100), so that an
@@ -38,28 +44,35 @@ def render_filters(
     own by that. A preference does not leave an AS, and an AS must not be in a path
     within itself: so it is said in two ways, to peers of this AS and to others.
     """
-    kernel = _kernel_filters(version, prefixes, source)
+    kernel = _kernel_filters(version, prefixes, source, singles=singles)
     return kernel + _bgp_filters(version, as_number)
 
 
 def _kernel_filters(
-    version: int, prefixes: Collection[Prefix], source: Address | None
+    version: int,
+    prefixes: Collection[Prefix],
+    source: Address | None,
+    *,
+    singles: bool,
 ) -> str:
+    length = 32 if version == 4 else 128
+    alone = f"net.len = {length} || " if singles else ""
     prefer = f"  krt_prefsrc = {source};\n" if source else ""
     return f"""\
 ipv{version} table nexthops{version};
 function calico{version}() {{
   return {_in_subnets(prefixes, version)};
 }}
+function instance{version}() {{
+  return {alone}calico{version}();
+}}
 filter kernel_in{version} {{
-  if calico{version}() then {{
-    if {_OURS} then {{
-      if {_YIELDS} then preference = 50; else preference = 200;
-      accept;
-    }}
-    reject;
+  if {_OURS} then {{
+    if !instance{version}() then reject;
+    if {_YIELDS} then preference = 50; else preference = 200;
+    accept;
   }}
-  if {_OURS} then reject;
+  if calico{version}() then reject;
   accept;
 }}
 filter kernel_out{version} {{
@@ -76,14 +89,14 @@ filter underlay{version} {{
 def _bgp_filters(version: int, as_number: int) -> str:
     default = "0.0.0.0/0" if version == 4 else "::/0"
     longer = "\n".join([f"    bgp_path.prepend({as_number});"] * PREPENDED)
-    own = f'proto = "kernel{version}" && {_OURS} && calico{version}()'
+    own = f'proto = "kernel{version}" && {_OURS} && instance{version}()'
     return f"""\
 filter peer_in{version} {{
-  if net = {default} || calico{version}() then accept;
+  if net = {default} || instance{version}() then accept;
   reject;
 }}
 filter host_in{version} {{
-  if calico{version}() then accept;
+  if instance{version}() then accept;
   reject;
 }}
 filter bgp_out{version} {{

@@ -150,8 +150,7 @@ def plan_host(
     A `planner` that planned before saves the work that was done already.
     """
     accepted, refused = accept(world.endpoints)
-    accepted, refused_pairs = confine(accepted, world.subnets.values())
-    accepted, refused_nats = _settle(accepted, world, facts)
+    accepted, refused_pairs, refused_nats = _lawful(accepted, world, facts)
     accepted, refused_forwardings = settle_forwardings(
         accepted, world.subnets.values(), _own(facts)
     )
@@ -194,13 +193,18 @@ def _own(facts: HostFacts) -> set[Address | None]:
     return {facts.address4, facts.address6}
 
 
-def _settle(
-    endpoints: Iterable[Endpoint], world: World, facts: HostFacts
-) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
-    """Take away the floating IPs that ports must not have, or not without limits."""
-    settled, refused = settle(endpoints, world.subnets.values(), _own(facts))
+def _lawful(
+    accepted: tuple[Endpoint, ...], world: World, facts: HostFacts
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...], tuple[RefusedNat, ...]]:
+    """Return endpoints with no more than what is theirs, and what is not (P47).
+
+    Nor do they keep floating IPs whose limits this host could not enforce.
+    """
+    subnets, adopted = world.subnets.values(), world.adopted
+    confined, refused_pairs = confine(accepted, subnets, adopted=adopted)
+    settled, refused = settle(confined, subnets, _own(facts), adopted=adopted)
     limited, unlimited = refuse_unlimited(settled, facts.uplinks)
-    return limited, refused + unlimited
+    return limited, refused_pairs, refused + unlimited
 
 
 def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:

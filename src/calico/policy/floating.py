@@ -136,17 +136,19 @@ def settle(
     endpoints: Iterable[Endpoint],
     subnets: Collection[Subnet],
     own: Collection[Address | None] = (),
+    *,
+    adopted: bool = True,
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
     """Take away the floating IPs that ports must not have; say which and why.
 
     `own` are the host's addresses. Of two ports with one floating IP the first keeps
-    it.
+    it. Of a cloud that is not `adopted` yet not all subnets are known.
     """
     endpoints = tuple(endpoints)
     if not any(endpoint.nats for endpoint in endpoints):
         return endpoints, ()
     fixed = {address: e.port for e in endpoints for address in e.addresses}
-    judge = _Judge(Space(subnets), own, fixed)
+    judge = _Judge(Space(subnets), own, fixed, adopted=adopted)
     settled = []
     refused: list[RefusedNat] = []
     for endpoint in endpoints:
@@ -169,10 +171,13 @@ class _Judge:
         space: Space,
         own: Collection[Address | None],
         fixed: Mapping[Address, PortId],
+        *,
+        adopted: bool,
     ) -> None:
         self._space = space
         self._own = own
         self._fixed = fixed
+        self._adopted = adopted
         self._taken: dict[Address, PortId] = {}
 
     def objection(self, nat: Nat, endpoint: Endpoint) -> str | None:
@@ -190,7 +195,9 @@ class _Judge:
             return
         if internal.version != 4 or internal not in endpoint.addresses:
             yield f"{internal} is no IPv4 address of the port"
-        yield from objections_to(external, self._space, self._own, self._fixed)
+        yield from objections_to(
+            external, self._space, self._own, self._fixed, adopted=self._adopted
+        )
         if external in self._taken:
             yield f"it is a floating IP of port {self._taken[external]}"
 
@@ -200,14 +207,17 @@ def objections_to(
     space: Space,
     own: Collection[Address | None],
     fixed: Mapping[Address, PortId],
+    *,
+    adopted: bool = True,
 ) -> Iterator[str]:
     """Yield why a host must not serve a floating IP, whatever it leads to.
 
-    `own` are the host's addresses, `fixed` those of its ports.
+    `own` are the host's addresses, `fixed` those of its ports. Until all is `adopted`
+    not all subnets are known.
     """
     if external in own:
         yield "it is the host's own address"
-    if external not in space:
+    if adopted and external not in space:
         yield "it is in no subnet"
     if space.is_gateway(external):
         yield "it is the gateway of a subnet"

@@ -23,10 +23,15 @@ class Objection(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """The projects' shares of the address space, and the gateways in it."""
+    """The projects' shares of the address space, and the gateways in it.
+
+    `unclaimed` is what may be anybody's, since nobody said whose it is, where that was
+    never said: None where it was, and all can be judged.
+    """
 
     owned: Mapping[ProjectId, frozenset[Prefix]] = field(default_factory=dict)
     gateways: frozenset[Address] = frozenset()
+    unclaimed: frozenset[Prefix] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +73,26 @@ class RefusedPair:
     reason: Objection
 
 
-def survey(subnets: Iterable[Subnet]) -> Space:
-    """Return the space that subnets make. One of unknown project is nobody's."""
+def survey(subnets: Iterable[Subnet], *, adopted: bool = True) -> Space:
+    """Return the space that subnets make. One of unknown project is nobody's.
+
+    Unless the cloud is not `adopted` yet: then it may be anybody's.
+    """
     owned: dict[ProjectId, set[Prefix]] = defaultdict(set)
+    unclaimed: set[Prefix] = set()
     gateways: set[Address] = set()
     for subnet in subnets:
         # A subnet that is everything would be the right to everything.
         if subnet.project and subnet.prefix.prefixlen > 0:
             owned[subnet.project].add(subnet.prefix)
+        elif not subnet.project:
+            unclaimed.add(subnet.prefix)
         if subnet.gateway is not None:
             gateways.add(subnet.gateway)
     return Space(
         owned={project: frozenset(prefixes) for project, prefixes in owned.items()},
         gateways=frozenset(gateways),
+        unclaimed=None if adopted else frozenset(unclaimed),
     )
 
 
@@ -102,6 +114,10 @@ def objection(prefix: Prefix, port: Endpoint | Claim, space: Space) -> Objection
     """Return why a port may not have a pair of a prefix; None if it may."""
     if _is_one_of(prefix, space.gateways):
         return Objection.GATEWAY  # whoever grants it: all others of the subnet use it
+    if space.unclaimed is not None and (
+        not port.project or _is_within(prefix, space.unclaimed)
+    ):
+        return None
     own = space.owned.get(port.project, frozenset())
     if (
         _is_one_of(prefix, port.addresses)
@@ -144,13 +160,16 @@ def grounded(
 
 
 def confine(
-    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet]
+    endpoints: Iterable[Endpoint], subnets: Iterable[Subnet], *, adopted: bool = True
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedPair, ...]]:
-    """Take away the pairs that are not their ports' projects' to have."""
+    """Take away the pairs that are not their ports' projects' to have.
+
+    In a cloud that is not `adopted` yet whose they are may be unknown: those stay.
+    """
     endpoints = tuple(endpoints)
     if not any(endpoint.pairs for endpoint in endpoints):
         return endpoints, ()
-    space = survey(subnets)
+    space = survey(subnets, adopted=adopted)
     confined = []
     refused: list[RefusedPair] = []
     for endpoint in endpoints:

@@ -9,6 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from neutron.db import models_v2
+from neutron.db.models import address_group as address_group_models
+from neutron.db.models import loggingapi as log_models
 from neutron.db.models import securitygroup as group_models
 from neutron.db.models import segment as segment_models
 from neutron.db.qos import models as qos_models
@@ -16,6 +18,7 @@ from neutron.objects import address_group as address_group_objects
 from neutron.objects import securitygroup as group_objects
 from neutron.objects.logapi import logging_resource as log_objects
 from neutron.objects.qos import policy as qos_objects
+from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
@@ -36,6 +39,7 @@ from calico.server import (
     options,
     translate,
 )
+from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.placement import endpoints as placed
 from calico.server.qos_rules import policy_of
@@ -226,6 +230,27 @@ def network_log(log_id: str) -> Log | None:
             "name": found.name,
         }
     )
+
+
+def ids(kind: Kind) -> set[str]:
+    """Return the ids of all that may have to be published of a kind."""
+    match kind:
+        case Kind.PORT:
+            level = ml2_models.PortBindingLevel
+            column, of_ours = level.port_id, level.driver == NAME
+        case Kind.SUBNET:
+            column, of_ours = models_v2.Subnet.id, sa.true()
+        case Kind.GROUP:
+            column, of_ours = group_models.SecurityGroup.id, sa.true()
+        case Kind.ADDRESS_GROUP:
+            column, of_ours = address_group_models.AddressGroup.id, sa.true()
+        case Kind.LOG:
+            column, of_ours = log_models.Log.id, sa.true()
+        case _:
+            raise AssertionError(f"{kind} stands for others")
+    context = admin()
+    with db_api.CONTEXT_READER.using(context):
+        return set(context.session.scalars(sa.select(column).where(of_ours)))
 
 
 def expand(subject: Subject) -> list[Subject]:

@@ -35,6 +35,13 @@ _OPTIONS = [
         min=0.1,
         help="Seconds that one member may take to answer a request.",
     ),
+    cfg.FloatOpt(
+        "resync_interval",
+        default=600.0,
+        min=0.0,
+        help="Seconds between comparisons of etcd with Neutron's database; "
+        "0 for one at the start only.",
+    ),
     cfg.StrOpt(
         "region",
         help="Name of this region, where several share one etcd cluster.",
@@ -71,6 +78,7 @@ class ServerSettings:
     """What an operator set in neutron.conf's `[calico]`; `cloud` is for the hosts."""
 
     region: str | None = None
+    resync_interval: float = 600.0
     allowed_pairs: tuple[Allowed, ...] = ()
     audit_overlaps: bool = False
     cloud: CloudSettings = CLOUD_DEFAULTS
@@ -92,6 +100,7 @@ def read(conf: Any) -> ServerSettings:
     section = conf[GROUP]
     return ServerSettings(
         region=section.region or None,
+        resync_interval=section.resync_interval,
         allowed_pairs=tuple(map(_allowed, section.allowed_pair_prefixes)),
         audit_overlaps=section.overlapping_subnets == "audit",
         cloud=CloudSettings(translate_sources=section.floating_ip_source_translation),

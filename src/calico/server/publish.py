@@ -5,7 +5,7 @@ was overtaken fails and is done again: a slow writer cannot undo a newer one, an
 order of events never matters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -28,7 +28,7 @@ from calico.model.logs import Log, encode_log
 from calico.model.migration import encode_migration
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
-from calico.model.resource import parse_json
+from calico.model.resource import decode, parse_json
 from calico.server.translate import members
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
@@ -39,6 +39,9 @@ LARGEST_REQUEST = 1_500_000
 _T = TypeVar("_T")
 
 Writes = list[Put | Delete]
+
+Encode = Callable[[bytes | None], bytes]
+"""Makes a stored value from the one that it replaces (None: there is none)."""
 
 Endpoints = tuple[Endpoint, ...]
 """A port's endpoints: that of the host that it is bound to, then others."""
@@ -91,6 +94,36 @@ class Publication:
                 return
         raise Unpublishable(f"ports {remaining} are being published by others too")
 
+    def is_current(
+        self,
+        port: PortId,
+        wanted: Endpoints | None,
+        held: Callable[[str], bytes | None],
+    ) -> bool:
+        """Tell whether etcd has of a port what it should; `held` says what it has."""
+        record = held(self._keys.published_port(port))
+        if wanted is None:
+            return record is None
+        listed = record and decode_record(record)
+        if not listed or listed != self._published(wanted):
+            return False
+        return all(held(key) is not None for key in listed.members) and all(
+            says_the_same(held(key), encode(held(key)))
+            for key, encode in self._forms(wanted)
+        )
+
+    def correct(self, port: PortId, old: Item | None, keys: Iterable[str]) -> bool:
+        """Have a port's record list keys that it should not have been without.
+
+        The next publication of the port then writes what lacks, and deletes what is
+        stale. False if somebody published the port since the record `old` was read.
+        """
+        first, *others = sorted(keys)
+        record = PublishedPort(endpoint=first, members=others, complete=False)
+        key = self._keys.published_port(port)
+        put = Put(key=key, value=msgspec.json.encode(record))
+        return self._swap(Compare.unchanged(key, old), [put])
+
     def subnet(self, subnet: str, read: Callable[[str], Subnet | None]) -> None:
         """Publish or withdraw a subnet."""
         key = self._keys.subnet(SubnetId(subnet))
@@ -142,11 +175,11 @@ class Publication:
     def _port(self, port: PortId, wanted: Endpoints | None, old: Item | None) -> bool:
         """Return whether the port is now in etcd as wanted; False after a lost race."""
         record = self._keys.published_port(port)
-        before = _decode(old)
+        before = decode_record(old.value) if old else None
         if wanted is None:
             if old is None:
                 return True
-            gone: Writes = [Delete(key=k) for k in _all_keys(before)] if before else []
+            gone: Writes = [Delete(key=k) for k in all_keys(before)] if before else []
             return self._swap_port(Delete(key=record), old, gone, before)
         after = self._published(wanted)
         writes = self._differences(wanted, before, after)
@@ -173,24 +206,28 @@ class Publication:
         """Return the writes that lead from one record to another; nothing besides."""
         known = set(before.members) if before and before.complete else set()
         new: Writes = [Put(key=k, value=b"{}") for k in after.members if k not in known]
-        stale: set[str] = set(_all_keys(before)) if before else set()
-        stale -= set(_all_keys(after))
-        for one in wanted:
-            key = self._keys.endpoint(one.host, one.device, one.port)
-            new += self._change(key, partial(encode_endpoint, one, self._keys))
-        for source, target in migrations(wanted):
-            key = _migration_key(self._keys, target)
-            new += self._change(
-                key, partial(encode_migration, source, target, self._keys)
-            )
+        stale: set[str] = set(all_keys(before)) if before else set()
+        stale -= set(all_keys(after))
+        for key, encode in self._forms(wanted):
+            new += self._change(key, encode)
         return [*(Delete(key=key) for key in sorted(stale)), *new]
 
-    def _change(self, key: str, encode: Callable[[bytes | None], bytes]) -> Writes:
+    def _forms(self, wanted: Endpoints) -> Iterator[tuple[str, Encode]]:
+        """Yield the keys of a port's resources, and what makes each from an old one."""
+        keys = self._keys
+        for one in wanted:
+            key = keys.endpoint(one.host, one.device, one.port)
+            yield key, partial(encode_endpoint, one, keys)
+        for source, target in migrations(wanted):
+            key = _migration_key(keys, target)
+            yield key, partial(encode_migration, source, target, keys)
+
+    def _change(self, key: str, encode: Encode) -> Writes:
         """Return the write of a key, if it would change anything."""
         item = self._store.get(key)
         old = item.value if item else None
         value = encode(old)
-        return [] if value == old else [Put(key=key, value=value)]
+        return [] if says_the_same(old, value) else [Put(key=key, value=value)]
 
     def _swap_port(
         self,
@@ -207,7 +244,7 @@ class Publication:
         """
         if listed is None or len(writes) < MAX_OPERATIONS:
             return self._swap(Compare.unchanged(last.key, old), [last, *writes])
-        names = {*_all_keys(listed), *(write.key for write in writes)}
+        names = {*all_keys(listed), *(write.key for write in writes)}
         started = PublishedPort(
             endpoint=listed.endpoint,
             members=sorted(names - {listed.endpoint}),
@@ -250,16 +287,26 @@ def _refuse_oversize(writes: Writes) -> None:
         )
 
 
-def _decode(item: Item | None) -> PublishedPort | None:
-    if item is None:
-        return None
+def says_the_same(old: bytes | None, new: bytes) -> bool:
+    """Tell whether two values are the same JSON, however each writer spells it."""
+    if old is None or old == new:
+        return old == new
     try:
-        return msgspec.convert(parse_json(item.value), PublishedPort)
+        return bool(decode(old) == decode(new))
+    except Invalid:
+        return False
+
+
+def decode_record(value: bytes) -> PublishedPort | None:
+    """Return what a port's record says; None if it is none."""
+    try:
+        return msgspec.convert(parse_json(value), PublishedPort)
     except (Invalid, msgspec.ValidationError):
         return None  # somebody else's writing: what it listed cannot be known
 
 
-def _all_keys(record: PublishedPort) -> list[str]:
+def all_keys(record: PublishedPort) -> list[str]:
+    """Return the keys that a record lists."""
     return [record.endpoint, *record.members, *record.moves]
 
 

@@ -1,10 +1,10 @@
 """The driver's worker in `neutron-periodic-workers`: one of all of them is elected.
 
 It retries what API workers could not publish, turns hosts' reports into port status and
-their heartbeats into agents. Each of the three has a thread, so that none waits for
-another (P31). The election saves work and nothing depends on it: each step is a
-comparison of two stores that a second worker could do at the same time, and each write
-to etcd carries its own compare (P56).
+their heartbeats into agents, and compares etcd with the database. Each of the four has
+a thread, so that none waits for another (P31). The election saves work and nothing
+depends on it: each step is a comparison of two stores that a second worker could do at
+the same time, and each write to etcd carries its own compare (P56).
 """
 
 import os
@@ -27,12 +27,14 @@ from calico.server.cloud_settings import publish_cloud_settings
 from calico.server.leadership import Leadership
 from calico.server.options import ServerSettings
 from calico.server.publisher import Backlog
+from calico.server.resync import Resync
 
 LOG = log.getLogger(__name__)
 
 RETRY_INTERVAL = 2.0  # seconds between looks at the journal
 RETRY_AGE = timedelta(seconds=3)  # what an API worker may take before it is helped
 STATUS_INTERVAL = 5.0  # seconds between passes where no host reports anything
+RESYNC_TICK = 2.0  # seconds between looks at whether one is due
 AGENTS_INTERVAL = 15.0  # well below Neutron's agent_down_time
 
 
@@ -78,13 +80,21 @@ class Duties:
             self._client, self._keys.election, identity, self._heard
         )
         self._backlog = Backlog(self._client, self._keys)
+        self._resync = Resync(
+            self._client, self._keys, self._backlog, settings.resync_interval
+        )
         self._watch = Watch(
             self._client, Ranges(prefixes=frozenset({self._keys.hosts})), self._heard
         )
-        self._loops = [
-            Loop("journal", RETRY_INTERVAL, self._if_elected(self._retry)),
+        # What a host may say anything for.
+        self._hearing = [
             Loop("status", STATUS_INTERVAL, self._if_elected(self._status)),
             Loop("agents", AGENTS_INTERVAL, self._if_elected(self._agents)),
+        ]
+        self._loops = [
+            Loop("journal", RETRY_INTERVAL, self._if_elected(self._retry)),
+            Loop("resync", RESYNC_TICK, self._if_elected(self._resync.step)),
+            *self._hearing,
         ]
 
     def start(self) -> None:
@@ -96,6 +106,7 @@ class Duties:
 
     def stop(self) -> None:
         """Stop everything and give up the election."""
+        self._resync.stop()
         for loop in self._loops:
             loop.stop()
         self._watch.stop()
@@ -108,7 +119,7 @@ class Duties:
             loop.wait()
 
     def _heard(self) -> None:
-        for loop in self._loops[1:]:
+        for loop in self._hearing:
             loop.hint()
 
     def _if_elected(self, step: Callable[[], None]) -> Callable[[], None]:

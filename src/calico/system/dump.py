@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import (
@@ -56,6 +57,7 @@ _EXT_MASK, _SKIP_STATISTICS = 29, 1 << 3
 _UP = 1  # IFF_UP
 _PERMANENT = 0x80  # NUD_PERMANENT
 _MAIN_TABLE = 254
+_FELIX = 3, 80  # RTPROT_BOOT, its default; and what newer releases recommend
 _RECEIVE = 1 << 18
 _ATTEMPTS = 5  # a dump that the kernel says was interrupted is not a picture
 
@@ -78,18 +80,29 @@ class NetState:
         return frozenset(name for name in self.indexes if TAP.fullmatch(name))
 
 
+def read_inherited() -> frozenset[tuple[Prefix, InterfaceName]]:
+    """Return the routes over taps that Felix, another agent of the model, left.
+
+    Destinations and taps. OSError if unreadable.
+    """
+    with _connection() as kernel:
+        names = {index: name for name, index, _, _ in _links(kernel)}
+        return frozenset(
+            (route.destination, route.interface)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for protocol in _FELIX
+            for route in _routes(kernel, family, names, protocol)
+            if isinstance(route, Route) and TAP.fullmatch(route.interface)
+        )
+
+
 class _Interrupted(Exception):  # noqa: N818 - names what the dump was
     """The tables changed while they were dumped."""
 
 
 def read_state() -> NetState:
     """Return what there is in this network namespace; OSError if unreadable."""
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
-    ) as kernel:
-        kernel.settimeout(10)
-        kernel.setsockopt(_SOL_NETLINK, _STRICT, 1)
-        kernel.bind((0, 0))
+    with _connection() as kernel:
         for _ in range(_ATTEMPTS - 1):
             try:
                 return _read(kernel)
@@ -99,6 +112,17 @@ def read_state() -> NetState:
             return _read(kernel)
         except _Interrupted as e:
             raise OSError(errno.EINTR, "links or routes change all the time") from e
+
+
+@contextmanager
+def _connection() -> Iterator[socket.socket]:
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
+    ) as kernel:
+        kernel.settimeout(10)
+        kernel.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        kernel.bind((0, 0))
+        yield kernel
 
 
 def _read(kernel: socket.socket) -> NetState:
@@ -119,7 +143,7 @@ def _read(kernel: socket.socket) -> NetState:
             others.append((name, address))
     for family in (socket.AF_INET, socket.AF_INET6):
         items += _neighbours(kernel, family, names)
-        items += _routes(kernel, family, names)
+        items += _routes(kernel, family, names, PROTOCOL)
     return NetState(
         items={key_of(item): item for item in items},
         indexes={name: index for index, name in names.items()},
@@ -178,14 +202,15 @@ def _neighbours(
 
 
 def _routes(
-    kernel: socket.socket, family: int, names: dict[int, InterfaceName]
+    kernel: socket.socket, family: int, names: dict[int, InterfaceName], of: int
 ) -> Iterator[Route | Multipath]:
+    """Yield the routes of a protocol."""
     # Not filtered by table: a namespace that never had a route has no main table, and
     # asking for it is an error.
-    request = _ROUTE.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+    request = _ROUTE.pack(family, 0, 0, 0, 0, of, 0, 0, 0)
     for message in dump_table(kernel, _GET_ROUTE, request):
         _, length, _, _, table, protocol, *_ = _ROUTE.unpack_from(message)
-        if protocol != PROTOCOL or table != _MAIN_TABLE:
+        if protocol != of or table != _MAIN_TABLE:
             continue
         # Those of IPv6 say when they were last used.
         read = _remembered if family == socket.AF_INET else attributes

@@ -5,7 +5,7 @@ that uses it. `FakeKernel` (`system.fake_kernel`) stands for it in tests of logi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from calico.model.ids import Interface, InterfaceName
@@ -25,13 +25,15 @@ from calico.plan.ruleset import TABLE, TABLES
 from calico.plan.shaping import Shaper
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
-from calico.system.dump import NetState, read_state
+from calico.system.dump import NetState, read_inherited, read_state
 from calico.system.lanes import drop_lane_item, put_lane_item, read_lanes
 from calico.system.netlink import Change, apply_changes
 from calico.system.nft import Nft
-from calico.system.nft_tables import has_table
+from calico.system.nft_tables import has_chain, has_table
 from calico.system.shaping import drop_shaper, put_shaper, read_shapers
 from calico.system.sysctl import read_settings, write_setting
+
+_FELIX_CHAIN = "cali-FORWARD"  # what iptables' nft backend makes of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,15 @@ class Have:
 
     `filter` is None where it is as our last change of it left it.
 
-    `absent` are the families without a table of ours, be it whole or not.
+    `absent` are the families without a table of ours, be it whole or not. On such a
+    host the `inherited` taps are served by another agent of the model.
     """
 
     items: State
     taps: frozenset[InterfaceName]
     filter: FilterState | None
     absent: frozenset[str] = frozenset()
+    inherited: frozenset[InterfaceName] = frozenset()
     addresses: tuple[tuple[InterfaceName, Interface], ...] = ()
 
 
@@ -89,13 +93,13 @@ class Kernel:
         """Return what there is of ours."""
         self._net = net = read_state()
         self._traffic = state_of([*read_shapers(net), *read_lanes(net)])
+        absent = frozenset(t.family for t in TABLES if not has_table(t.family, TABLE))
         return Have(
             items={**net.items, **self._traffic},
             taps=net.taps,
             filter=self._nft.read(resync=resync),
-            absent=frozenset(
-                t.family for t in TABLES if not has_table(t.family, TABLE)
-            ),
+            absent=absent,
+            inherited=_inherited_taps() if absent else frozenset(),
             addresses=net.addresses,
         )
 
@@ -155,8 +159,40 @@ class Kernel:
         if self._net is None:
             self._net = read_state()
         rest = [c for c in changes if not isinstance(c.item, Bridge)]
-        failures += apply_changes(rest, self._net.indexes)
+        failures += self._apply_all(rest, self._net.indexes)
         return [Failure(change.item, problem) for change, problem in failures]
+
+    def _apply_all(
+        self, changes: Sequence[Change], indexes: dict[InterfaceName, int]
+    ) -> list[tuple[Change, Problem]]:
+        """Make changes; a route that another agent left over the same tap is replaced.
+
+        In one step, so that no packet is lost. That agent's is no other's way.
+        """
+        failures = apply_changes(changes, indexes)
+        if not any(change.new for change, _ in failures):
+            return failures
+        theirs = read_inherited()
+        again = [
+            replace(change, new=False)
+            for change, _ in failures
+            if change.new
+            and isinstance(change.item, Route)
+            and (change.item.destination, change.item.interface) in theirs
+        ]
+        left = {id(change.item) for change in again}
+        kept = [one for one in failures if id(one[0].item) not in left]
+        return kept + apply_changes(again, indexes)
+
+
+def _inherited_taps() -> frozenset[InterfaceName]:
+    """Return the taps that Felix routes to, where its rules are in force too.
+
+    By its rules a tap that it does not know is cut off, as it is by ours.
+    """
+    if not has_chain("ip", "filter", _FELIX_CHAIN):
+        return frozenset()
+    return frozenset(interface for _, interface in read_inherited())
 
 
 def _unshape(item: TrafficItem) -> Problem | None:
