@@ -92,10 +92,14 @@ class Cloud:
         for each in done:
             each.result()
 
-    def restart_neutron(self) -> None:
-        """Stop all of Neutron, start it again and wait until it serves."""
+    def restart_neutron(self, overrides: str = "") -> None:
+        """Stop all of Neutron, start it again and wait until it serves.
+
+        `overrides` is a settings file's text that wins over the lab's, until the next
+        start.
+        """
         self._neutron().stop()
-        self._neutron().start()
+        replace(self._neutron(), overrides=overrides).start()
         self._await_neutron()
 
     @contextmanager
