@@ -26,6 +26,7 @@ from calico.model.ids import (
 )
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, Keys
 from calico.model.logs import Log, parse_log
+from calico.model.names import PortNames, parse_port_names
 from calico.model.operator_reading import (
     OperatorShelves,
     operator_keys,
@@ -79,6 +80,7 @@ class World:
     groups: Groups = field(default_factory=Groups)
     logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
+    names: tuple[PortNames, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -92,16 +94,17 @@ class World:
 
 
 def differs_in_policy(world: World, other: World) -> bool:
-    """Tell whether nothing but policy sets two worlds apart, by identity.
+    """Tell whether nothing but policy and names sets two worlds apart, by identity.
 
-    Policy is the groups, and what the operator says.
+    Policy is the groups, and what the operator says. Names are of no concern to the
+    kernel.
 
     Worlds of one builder keep what did not change; of others it is not known.
     """
     return all(
         getattr(world, f.name) is getattr(other, f.name)
         for f in fields(World)
-        if f.name not in {"groups", "operator"}
+        if f.name not in {"groups", "operator", "names"}
     )
 
 
@@ -122,7 +125,8 @@ def group_prefixes_and_keys(
     """Return the prefixes and keys of what the host's own ports lead to, no others.
 
     The groups of its endpoints have policies, and those name groups, whose members
-    count, and address groups; an operator's policies name selectors. `seen` are items
+    count, and address groups; an operator's policies name selectors. The projects of
+    its endpoints have names in DNS, which it answers them alone. `seen` are items
     by the prefix or key they were seen under; what it lacks leads nowhere yet.
     """
     prefixes = set(selector_prefixes(host, keys, seen))
@@ -130,7 +134,9 @@ def group_prefixes_and_keys(
     groups: set[GroupId] = set()
     for value in seen.get(keys.host_endpoints(host), {}).values():
         with suppress(*REJECTIONS):
-            groups |= _endpoint(value).groups
+            endpoint = _endpoint(value)
+            groups |= endpoint.groups
+            prefixes.add(keys.project_names(endpoint.project))
     for policy_key in map(keys.policy, groups):
         single.add(policy_key)
         for value in seen.get(policy_key, {}).values():
@@ -197,6 +203,11 @@ class WorldBuilder:
             lambda found: tuple(p for p in found if p.node in {None, host}),
         )
         self._logs = Shelf(keys.logs, _log, tuple)
+        self._names = Shelf(
+            keys.names,
+            lambda name, value: _port_names(keys, keys.names + name, value),
+            tuple,
+        )
         self._nodes = Shelf(NODES, lambda _, value: parse_node(value), tuple)
         self._policies = Shelf(
             keys.policies,
@@ -224,6 +235,7 @@ class WorldBuilder:
             self._peers,
             self._nodes,
             self._logs,
+            self._names,
             self._policies,
             self._address_groups,
             self._members,
@@ -251,6 +263,7 @@ class WorldBuilder:
             groups=self._groups(before.groups),
             logs=self._logs.value,
             operator=self._operator.world(),
+            names=self._names.value,
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),
                 before.rejected,
@@ -333,6 +346,10 @@ def _reason(error: Exception) -> str:
 
 def _log(name: str, value: bytes) -> Log:
     return parse_log(LogId(name), value)
+
+
+def _port_names(keys: Keys, key: str, value: bytes) -> PortNames:
+    return parse_port_names(*keys.parse_port_names(key), value)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

@@ -40,10 +40,14 @@ def set_defaults(conf: Any) -> None:
     for name, value in ML2_DEFAULTS.items():
         conf.set_default(name, value, group="ml2")
     conf.set_default("service_plugins", [*SERVICE_PLUGINS])
+    extensions = [*ML2_DEFAULTS["extension_drivers"]]
+    if ROUTER_PROVIDER in conf.service_plugins:
+        # Names of ports. Neutron refuses them without the extension `router`.
+        extensions.append("dns_domain_ports")
     if EXTENSION in conf.service_plugins:
         # Without it neither ports nor networks could have a policy.
-        extensions = [*ML2_DEFAULTS["extension_drivers"], EXTENSION]
-        conf.set_default("extension_drivers", extensions, group="ml2")
+        extensions.append(EXTENSION)
+    conf.set_default("extension_drivers", extensions, group="ml2")
     conf.set_default("flat_networks", ["*"], group="ml2_type_flat")
     # Each host's agent serves DHCP from the datastore; nobody schedules it.
     conf.set_default("enable_traditional_dhcp", False)

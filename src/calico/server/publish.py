@@ -26,10 +26,11 @@ from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, Su
 from calico.model.keys import Keys
 from calico.model.logs import Log, encode_log
 from calico.model.migration import encode_migration
+from calico.model.names import encode_port_names
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.model.resource import parse_json
-from calico.server.translate import members
+from calico.server.translate import members, names
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
 
@@ -51,12 +52,14 @@ class Unpublishable(Exception):  # noqa: N818 - it names what the object is
 class PublishedPort(msgspec.Struct):
     """The record of what is in etcd for a port: its endpoint's key and its members'.
 
-    `moves` are the keys of its endpoints on other hosts, and of the migrations.
+    `moves` are the keys of its endpoints on other hosts, and of the migrations; `names`
+    is the key of its names in DNS, if it has any.
     """
 
     endpoint: str
     members: list[str] = []
     moves: list[str] = []
+    names: list[str] = []
     # False while keys too many for one transaction are being written.
     complete: bool = True
 
@@ -159,12 +162,14 @@ class Publication:
         keys, (active, *others) = self._keys, wanted
         moves = [keys.endpoint(one.host, one.device, one.port) for one in others]
         moves += [_migration_key(keys, target) for _, target in migrations(wanted)]
+        named = names(active)
         return PublishedPort(
             endpoint=keys.endpoint(active.host, active.device, active.port),
             members=sorted(
                 keys.member(m.group, m.address, m.port) for m in members(active)
             ),
             moves=sorted(moves),
+            names=[keys.port_names(named.project, named.port)] if named else [],
         )
 
     def _differences(
@@ -183,6 +188,9 @@ class Publication:
             new += self._change(
                 key, partial(encode_migration, source, target, self._keys)
             )
+        if named := names(wanted[0]):
+            key = self._keys.port_names(named.project, named.port)
+            new += self._change(key, partial(encode_port_names, named))
         return [*(Delete(key=key) for key in sorted(stale)), *new]
 
     def _change(self, key: str, encode: Callable[[bytes | None], bytes]) -> Writes:
@@ -207,10 +215,10 @@ class Publication:
         """
         if listed is None or len(writes) < MAX_OPERATIONS:
             return self._swap(Compare.unchanged(last.key, old), [last, *writes])
-        names = {*_all_keys(listed), *(write.key for write in writes)}
+        written = {*_all_keys(listed), *(write.key for write in writes)}
         started = PublishedPort(
             endpoint=listed.endpoint,
-            members=sorted(names - {listed.endpoint}),
+            members=sorted(written - {listed.endpoint}),
             complete=False,
         )
         opening = self._store.transaction(
@@ -260,7 +268,7 @@ def _decode(item: Item | None) -> PublishedPort | None:
 
 
 def _all_keys(record: PublishedPort) -> list[str]:
-    return [record.endpoint, *record.members, *record.moves]
+    return [record.endpoint, *record.members, *record.moves, *record.names]
 
 
 def migrations(endpoints: Endpoints) -> list[tuple[Endpoint, Endpoint]]:
