@@ -1,7 +1,7 @@
 """A host and guests behind taps, in namespaces, served by passes made in the test."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -20,12 +20,15 @@ from calico.model.ids import (
     SubnetId,
 )
 from calico.model.logs import Log
+from calico.model.names import PortNames
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
 from calico.system.kernel import Kernel
 
+# They have DNS servers of their own, or each agent's host would run one.
+_SERVERS = (ip_address("192.0.2.53"), ip_address("2001:db8::53"))
 SUBNETS = {
     SubnetId(name): Subnet(
         id=SubnetId(name),
@@ -35,6 +38,7 @@ SUBNETS = {
         gateway=ip_address(gateway) if gateway else None,
         ra_mode="slaac" if ":" in prefix else None,
         address_mode="slaac" if ":" in prefix else None,
+        dns_servers=_SERVERS,
     )
     for name, prefix, gateway in (
         ("s4", "10.65.0.0/24", "10.65.0.1"),
@@ -64,6 +68,8 @@ class HostBed:
     groups: Groups = OPEN_GROUPS
     logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
+    subnets: Mapping[SubnetId, Subnet] = field(default_factory=lambda: SUBNETS)
+    names: tuple[PortNames, ...] = ()
     inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
@@ -117,10 +123,11 @@ class HostBed:
         return World(
             host=HOST,
             endpoints=endpoints,
-            subnets=SUBNETS,
+            subnets=self.subnets,
             groups=self.groups,
             logs=self.logs,
             operator=self.operator,
+            names=self.names,
         )
 
     def restart(self) -> None:
