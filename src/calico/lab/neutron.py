@@ -19,6 +19,7 @@ API = "neutron-api"
 SECOND = "neutron-second"
 WORKERS = "neutron-workers"
 SECOND_WORKERS = "neutron-second-workers"
+DOMAIN = "lab.example."  # of the names of ports
 _QUOTAS = (
     "network",
     "subnet",
@@ -117,6 +118,7 @@ class Neutron:
             "DEFAULT": {
                 "core_plugin": "calico",
                 "auth_strategy": "keystone",
+                "dns_domain": DOMAIN,
                 # The wheel installs it here, where Neutron does not look.
                 "api_paste_config": f"{sys.prefix}/etc/neutron/api-paste.ini",
                 "state_path": str(self.directory),
