@@ -3,6 +3,7 @@
 #   make lab        a whole cloud on this machine, proved, left running
 #   make test       all tests
 #   make lab-check  as `make lab`, but writes lab-check.json and takes the lab down
+#   make conformance  OpenStack's own API test suites; ARGS='--only REGEX' for a part
 #   make bench      what things cost, as ratios measured side by side
 #   make check      style, types, import rules
 #   make lock       compile requirements.lock anew after a change of dependencies
@@ -14,7 +15,7 @@ LAB ?= default
 # How commands name a lab that is not the one they mean anyway.
 NAMED := $(if $(filter default,$(LAB)),, $(LAB))
 
-.PHONY: setup packages lab next-steps lab-check test bench check lock clean
+.PHONY: setup packages lab next-steps lab-check conformance test bench check lock clean
 
 setup: packages .venv/.installed
 
@@ -46,9 +47,12 @@ next-steps:
 lab-check: setup
 	@CALICO=$(BIN)/calico packaging/lab-check
 
+conformance: setup
+	@$(BIN)/python -m calico.conformance $(ARGS)
+
 test: setup check
 	@echo "Tests"
-	@$(BIN)/pytest
+	@$(BIN)/python packaging/run-tests
 
 bench: setup
 	@for each in benchmarks/*.py; do echo "$$each"; $(BIN)/python "$$each"; done

@@ -14,6 +14,7 @@ from tests.policies import OPEN_GROUPS
 from calico.agent.cutter import Cutter, KernelConnections
 from calico.agent.keeper import Keeper, Outcome
 from calico.config import AgentSettings
+from calico.model.cloud_settings import DEFAULTS, CloudSettings
 from calico.model.groups import Groups
 from calico.model.ids import (
     PortId,
@@ -68,6 +69,7 @@ class HostBed:
     groups: Groups = OPEN_GROUPS
     logs: tuple[Log, ...] = ()
     operator: OperatorWorld = NO_OPERATOR
+    cloud: CloudSettings = DEFAULTS
     subnets: Mapping[SubnetId, Subnet] = field(default_factory=lambda: SUBNETS)
     names: tuple[PortNames, ...] = ()
     inform: Callable[[World], None] = lambda _: None
@@ -124,6 +126,7 @@ class HostBed:
             host=HOST,
             endpoints=endpoints,
             subnets=self.subnets,
+            settings=self.cloud,
             groups=self.groups,
             logs=self.logs,
             operator=self.operator,

@@ -42,16 +42,30 @@ class Stream:
 
 
 @contextmanager
-def stream(source: Netns | str, target: Netns | str, address: str) -> Iterator[Stream]:
-    """Keep a connection filled from one namespace to an address of another."""
+def stream(
+    source: Netns | str,
+    target: Netns | str,
+    address: str,
+    *,
+    own: str | None = None,
+    back: bool = False,
+) -> Iterator[Stream]:
+    """Keep a connection filled from one namespace to an address of another.
+
+    `own` is the target's own address, where that is another; what goes `back` is sent
+    by the target.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with in_netns(target):
-        listener = socket.create_server((address, 0), family=family)
+        listener = socket.create_server((own or address, 0), family=family)
     start = time.monotonic()
     with listener:
         with in_netns(source):
-            sender = socket.create_connection(listener.getsockname()[:2], 10)
+            port = listener.getsockname()[1]
+            sender = socket.create_connection((address, port), 10)
         receiver, _ = listener.accept()
+        if back:
+            sender, receiver = receiver, sender
     thread = threading.Thread(target=_fill, args=[sender], daemon=True)
     thread.start()
     try:

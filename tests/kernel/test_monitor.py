@@ -8,13 +8,13 @@ from tests.kernel.netns import Netns, in_netns
 
 from calico.system.monitor import Monitor
 
-TAP, DETOUR = "tap00000002-02", "lim00000002-02"
+TAP, DETOUR, LANES = "tap00000002-02", "lim00000002-02", "calico-lanes"
 
 
 @pytest.fixture
 def host() -> Iterator[Netns]:
     with Netns("host") as netns:
-        for name in (TAP, DETOUR, "up0"):
+        for name in (TAP, DETOUR, LANES, "up0"):
             netns.ip("link", "add", name, "type", "bridge")
         yield netns
 
@@ -48,8 +48,9 @@ def test_an_address_of_a_tap_is_not_told(
     assert told.empty()
 
 
-def test_a_taps_detour_that_somebody_removes_is_told(
-    host: Netns, told: "SimpleQueue[None]"
+@pytest.mark.parametrize("link", [DETOUR, LANES])
+def test_a_link_with_queues_of_ours_that_somebody_removes_is_told(
+    host: Netns, told: "SimpleQueue[None]", link: str
 ) -> None:
-    host.ip("link", "del", DETOUR)
+    host.ip("link", "del", link)
     told.get(timeout=5)

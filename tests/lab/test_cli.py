@@ -113,6 +113,14 @@ def test_a_size_that_cannot_be_is_refused(options: Sequence[str]) -> None:
     assert " to " in sentence(calico("lab", "up", "sized", *options))
 
 
+def test_settings_for_neutron_that_are_none_are_refused(tmp_path: Path) -> None:
+    settings = tmp_path / "neutron.conf"
+    settings.write_text("core_plugin = ml2\n")
+    said = sentence(calico("lab", "up", "set", "--neutron-conf", str(settings)))
+    assert "settings for Neutron" in said
+    assert "core_plugin" in said
+
+
 @pytest.mark.parametrize("command", ["down", "status", "env"])
 def test_a_lab_that_is_not_there_is_named(command: str) -> None:
     assert "there is no lab called 'absent'" in sentence(

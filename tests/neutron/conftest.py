@@ -101,6 +101,7 @@ SETTINGS = {
     "DEFAULT": {"dns_domain": "cloud.example."},
     "calico": {
         "allowed_pair_prefixes": f"192.0.2.0/24,{PROJECT}=198.51.100.0/24",
+        "floating_ip_source_translation": "true",
     },
     # A network type that is not this driver's.
     "ml2": {"type_drivers": "local,flat,vlan"},

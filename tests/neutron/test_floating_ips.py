@@ -102,7 +102,8 @@ def test_s12_a_router_is_active_with_its_ports_and_needs_no_agent(site: Site) ->
     assert {port["status"] for port in ports} == {"ACTIVE"}
     aliases = {extension["alias"] for extension in api.get("extensions")}
     absent = {"extraroute", "ext-gw-mode", "dvr", "l3-ha", "l3_agent_scheduler"}
-    assert "router" in aliases
+    absent |= {"availability_zone", "network_availability_zone", "vlan-transparent"}
+    assert aliases >= {"router", "dns-domain-ports", "tag-ports-during-bulk-creation"}
     assert not aliases & absent
 
 
@@ -331,6 +332,30 @@ def test_what_a_router_cannot_do_is_refused(site: Site) -> None:
     assert status == 404
     assert "not reachable from subnet" in text
     assert not api.get(f"ports?device_id=PENDING&network_id={public}")
+
+
+def test_a_router_can_be_named_whose_networks_the_port_is_not_on(site: Site) -> None:
+    port = site.cloud.instance_port(site.cloud.network("10.175.0.0/24"))
+    floating = site.floating(port, router_id=site.router["id"])
+    assert floating["router_id"] == site.router["id"]
+    site.wait_nats(port, floating)
+    # Nobody would serve it on another driver's network.
+    vlan = {"provider:network_type": "vlan", "provider:physical_network": "physnet1"}
+    theirs = site.cloud.instance_port(site.cloud.network("10.176.0.0/24", **vlan))
+    later = site.floating()
+    for call in (
+        lambda: site.floating(theirs, router_id=site.router["id"]),
+        lambda: site.change(later, port_id=theirs["id"], router_id=site.router["id"]),
+    ):
+        status, text = refusal(call)
+        assert (status, "does not route it" in text) == (409, True)
+    assert site.cloud.api.get(f"floatingips?port_id={theirs['id']}") == []
+
+
+def test_external_subnets_are_pools_of_floating_ips(site: Site) -> None:
+    pools = site.cloud.api.get("floatingip_pools")
+    found = {(pool["network_id"], pool["cidr"]) for pool in pools}
+    assert (site.public["id"], "172.31.0.0/24") in found
 
 
 def test_quotas_of_routers_and_floating_ips_hold(site: Site) -> None:

@@ -20,6 +20,12 @@ from calico.model.bgp_codec import (
     parse_bgp_peer,
     parse_node,
 )
+from calico.model.cloud_settings import (
+    DEFAULTS,
+    CloudSettings,
+    encode_cloud_settings,
+    parse_cloud_settings,
+)
 from calico.model.codec import (
     encode_endpoint,
     encode_subnet,
@@ -112,7 +118,8 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         DhcpOption, name=names, value=names, version=st.sampled_from([4, 6])
     )
     pairs = st.builds(AddressPair, prefix=prefixes, mac=macs)
-    nats = st.builds(Nat, internal=addresses, external=addresses)
+    qos = st.builds(Qos, ingress=st.none() | bandwidths, egress=st.none() | bandwidths)
+    nats = st.builds(Nat, internal=addresses, external=addresses, qos=qos)
     return Endpoint(
         host=HostName(draw(names)),
         device=DeviceId(draw(uuids)),
@@ -124,7 +131,9 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         addresses=tuple(draw(st.lists(addresses, max_size=3))),
         pairs=tuple(draw(st.lists(pairs, max_size=3))),
         granted=tuple(draw(st.lists(prefixes, max_size=3))),
-        nats=tuple(draw(st.lists(nats, max_size=2))),
+        nats=tuple(
+            draw(st.lists(nats, max_size=2, unique_by=lambda nat: nat.external))
+        ),
         qos=draw(limits),
         groups=groups,
         gateway4=draw(st.none() | addresses4),
@@ -276,6 +285,12 @@ def test_bgp_settings_survive_the_round_trip(settings: BgpConfiguration) -> None
     assert parse_bgp_configuration(encode_bgp_configuration(settings)) == settings
 
 
+def test_the_clouds_settings_survive_the_round_trip() -> None:
+    translating = CloudSettings(translate_sources=True)
+    assert parse_cloud_settings(encode_cloud_settings(translating)) == translating
+    assert parse_cloud_settings(b'{"of a later release":1}') == DEFAULTS
+
+
 @given(uuids, prefixes, uuids)
 def test_a_member_survives_in_its_key(
     group: str, prefix: IPv4Network, port: str
@@ -389,6 +404,10 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] =
     "policy": (parse_policy, policies.map(encode_policy)),
     "address group": (parse_address_group, address_groups.map(encode_address_group)),
     "log": (lambda value: parse_log(LogId("log"), value), logs.map(encode_log)),
+    "cloud's settings": (
+        parse_cloud_settings,
+        st.just(CloudSettings(translate_sources=True)).map(encode_cloud_settings),
+    ),
     "node": (parse_node, nodes.map(encode_node)),
     "peer": (parse_bgp_peer, peers.map(encode_bgp_peer)),
     "BGP settings": (

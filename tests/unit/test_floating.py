@@ -146,6 +146,34 @@ def test_s13_a_connection_goes_where_the_floating_ip_leads_now(
     assert standing.is_stale(*ends) is stale
 
 
+@pytest.mark.parametrize(
+    ("source", "seen_as", "asked", "lost"),
+    [
+        ("10.65.0.2", E, "192.0.2.1", False),
+        ("10.65.0.3", E, "192.0.2.1", True),
+        ("10.65.0.2", "10.70.0.6", "192.0.2.1", True),
+        ("10.65.0.9", E, E, False),
+        ("10.65.0.2", "192.0.2.80", "192.0.2.1", False),
+        ("2001:db8:65::2", "2001:db8::5", "2001:db8::1", False),
+    ],
+    ids=[
+        "as it is now",
+        "it moved",
+        "it went",
+        "its own, from a pair's address",
+        "somebody else's",
+        "IPv6",
+    ],
+)
+def test_s13_a_connection_keeps_its_source_while_its_sender_has_that(
+    source: str, seen_as: str, asked: str, *, lost: bool
+) -> None:
+    current = {IPv4Address(E): IPv4Address("10.65.0.2")}
+    standing = Standing(Translations(current=current, subnets=(SUBNET, WIDE)))
+    ends = [ip_address(each) for each in (source, seen_as, asked)]
+    assert standing.has_lost_source(*ends) is lost
+
+
 def test_floating_ips_are_stored_as_calico_does() -> None:
     stored = encode_endpoint(floating(A, ("10.65.0.2", E)))
     assert f'"ipNATs":[{{"externalIP":"{E}","internalIP":"10.65.0.2"}}]' in (

@@ -88,7 +88,7 @@ def operator(items: dict[str, bytes]) -> OperatorWorld:
 
 def followed(items: dict[str, bytes]) -> frozenset[str]:
     """Return what a host that has seen all that it asks for follows beyond the rest."""
-    ranges = watched_prefixes(HOST, KEYS) | watched_keys()
+    ranges = watched_prefixes(HOST, KEYS) | watched_keys(KEYS)
     more: frozenset[str] = frozenset()
     for _ in range(4):
         seen = {

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from itertools import permutations
+from itertools import chain, permutations
 from random import SystemRandom
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from calico.verify.background import Background
 from calico.verify.checks.leases import Promise, judge_lease
 from calico.verify.checks.sameness import _routers
 from calico.verify.cloud import CloudError, Host
@@ -27,9 +29,11 @@ from calico.verify.layout import (
     many_key,
     placement,
 )
+from calico.verify.many import MANY_PLANS, MANY_SITES, Many
+from calico.verify.networks import DNS, ROUTED, Net
 from calico.verify.report import as_json, as_rows
 from calico.verify.result import Report, Result, Tally, Verdict
-from calico.verify.stage import DNS, NTP, ROUTED, SEARCH, Net, _batches
+from calico.verify.stage import NTP, SEARCH
 from calico.verify.statements import IDS, STATEMENTS
 
 HOSTS = [Host(name=f"host-{r}-{n}", rack=f"rack {r}") for r in (1, 2) for n in (1, 2)]
@@ -114,11 +118,22 @@ def test_ranges_overlap_nothing_and_each_other_not() -> None:
 
 
 def test_s15_hundreds_of_networks_are_made_in_a_few_requests() -> None:
-    many = [NetPlan(key=many_key(n), project="demo1") for n in range(MANY)]
-    batches = _batches([*NETS, *many])
+    requests: list[list[str]] = []
+
+    def make(plans: Sequence[NetPlan]) -> list[Net]:
+        requests.append([plan.key for plan in plans])
+        return []
+
+    background = Background()
+    many = Many(background, make)
+    many.begin()
+    many.wait()
+    background.close()
     assert MANY >= 100
-    assert sorted(len(batch) for batch in batches) == [1] * len(NETS) + [50] * 2
-    assert all(len({plan.project for plan in batch}) == 1 for batch in batches)
+    assert [len(keys) for keys in requests] == [10] * (MANY // 10)
+    assert [*chain(*requests)] == [many_key(number) for number in range(MANY)]
+    assert {site.net for site in MANY_SITES} < {*chain(*requests)}
+    assert {plan.project for plan in MANY_PLANS} == {"demo1"}  # a request has but one
 
 
 def test_s09_the_example_is_used_where_it_is_free() -> None:

@@ -89,6 +89,7 @@ STORED: dict[str, tuple[bytes, ...]] = {
         for port in "pq"
     },
     KEYS.names + "nonsense": BAD,
+    KEYS.settings: (b'{"floating_ip_source_translation":true}', b"{}", *BAD),
     BGP_CONFIGURATION: BAD,
     BGP_PEERS + "peer": (
         encode_bgp_peer(
@@ -134,4 +135,5 @@ def test_what_a_change_does_not_concern_is_the_same_object() -> None:
     assert after.groups.policies is before.groups.policies
     assert after.endpoints is before.endpoints
     assert after.subnets is before.subnets
+    assert after.settings is before.settings
     assert after.rejected is before.rejected

@@ -4,7 +4,8 @@ New packets meet the new rules at once. A connection that began under the old on
 go on for ever, so after a change each one is judged anew.
 
 One that a floating IP led to another address than it leads to now is forgotten instead:
-its next packet begins anew, and goes where the floating IP is.
+its next packet begins anew, and goes where the floating IP is. So is one that others
+see as from a floating IP which its sender has no more.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -96,8 +97,7 @@ class Cutter:
 
         try:
             for one in self._tracked.read(concern):
-                reached = one.packet.destination
-                if standing.is_stale(one.asked or reached, reached):
+                if _is_stale(one, standing):
                     stale.append(one)
                     continue
                 allowed = judge.allow(one.packet)
@@ -110,6 +110,17 @@ class Cutter:
             return [Problem("connections", "judge", str(e))]
         self._due = bool(problems)
         return problems
+
+
+def _is_stale(one: Connection, standing: Standing) -> bool:
+    """Tell whether a translation of a connection does not hold any more."""
+    source, reached = one.packet.source, one.packet.destination
+    asked = one.asked or reached
+    if standing.is_stale(asked, reached):
+        return True
+    return one.seen_as is not None and standing.has_lost_source(
+        source, one.seen_as, asked
+    )
 
 
 def concerns_policy(change: FilterChange) -> bool:

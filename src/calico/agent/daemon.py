@@ -188,7 +188,7 @@ def _watch(
 ) -> Watch:
     return Watch(
         client,
-        Ranges(prefixes=watched_prefixes(host, keys), keys=watched_keys()),
+        Ranges(prefixes=watched_prefixes(host, keys), keys=watched_keys(keys)),
         notify,
         more=_more(host, keys),
         pictured=True,

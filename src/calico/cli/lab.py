@@ -3,7 +3,8 @@
 import os
 import shlex
 from contextlib import AbstractContextManager
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -52,16 +53,17 @@ def lab() -> None:
     help="Whom hosts exchange routes with.",
 )
 @click.option("--etcd-members", default=1, show_default=True, help="Size of etcd.")
-def up(name: str, racks: int, hosts_per_rack: int, bgp: str, etcd_members: int) -> None:
+@click.option(
+    "--neutron-conf",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings for Neutron that win over the lab's.",
+)
+def up(name: str, neutron_conf: Path | None, **wishes: Any) -> None:
     """Make the lab NAME: fabric, hosts with agents, Keystone and Neutron."""
     with _failures(), progress() as tell:
-        plan = Plan(
-            name=name,
-            racks=racks,
-            hosts_per_rack=hosts_per_rack,
-            bgp=BgpMode(bgp),
-            etcd_members=etcd_members,
-        )
+        own = neutron_conf.read_text(errors="replace") if neutron_conf else ""
+        bgp = BgpMode(wishes.pop("bgp"))
+        plan = Plan(name=name, neutron_conf=own, bgp=bgp, **wishes)
         build.up(plan, tell)
         tell(f"lab {name} is up")
     option = "" if name == "default" else f" --lab {name}"

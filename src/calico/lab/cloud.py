@@ -51,6 +51,7 @@ class Cloud:
     paths: LabPaths
     processes: Processes
     etcd_members: int = 1
+    neutron_conf: str = ""  # a settings file's text that wins over the lab's
     address: str = str(CONTROL_ADDRESS)  # where the hosts reach the datastore
     _connections: dict[str, "Connection"] = field(default_factory=dict, repr=False)
 
@@ -91,10 +92,14 @@ class Cloud:
         for each in done:
             each.result()
 
-    def restart_neutron(self) -> None:
-        """Stop all of Neutron, start it again and wait until it serves."""
+    def restart_neutron(self, overrides: str = "") -> None:
+        """Stop all of Neutron, start it again and wait until it serves.
+
+        `overrides` is a settings file's text that wins over the lab's, until the next
+        start.
+        """
         self._neutron().stop()
-        self._neutron().start()
+        replace(self._neutron(), overrides=overrides).start()
         self._await_neutron()
 
     @contextmanager
@@ -220,6 +225,7 @@ class Cloud:
             port=self.ports[1],
             keystone_url=self._keystone().url,
             etcd=self.etcd_endpoints,
+            overrides=self.neutron_conf,
         )
 
     def _start_relay(self, name: str, file: Path, count: int) -> tuple[int, ...]:

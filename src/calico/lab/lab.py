@@ -23,6 +23,7 @@ from calico.lab.migration import Migrations, Move, Report
 from calico.lab.namespaces import LabFailed
 from calico.lab.paths import CONTROL, LabPaths, is_name, lab_paths, root
 from calico.lab.processes import Processes, start_time
+from calico.lab.settings import parse as parse_settings
 from calico.lab.store import Store
 from calico.lab.topology import BgpMode, Impossible, Topology, design
 from calico.model.keys import Keys
@@ -48,12 +49,17 @@ class Plan:
     hosts_per_rack: int = 2
     bgp: BgpMode = BgpMode.TOR
     etcd_members: int = 1
+    neutron_conf: str = ""  # a settings file's text that wins over the lab's
 
     def __post_init__(self) -> None:
         if not 1 <= self.etcd_members <= MAX_ETCD_MEMBERS:
             raise Impossible(
                 f"etcd has 1 to {MAX_ETCD_MEMBERS} members, not {self.etcd_members}"
             )
+        try:
+            parse_settings(self.neutron_conf)
+        except ValueError as e:
+            raise Impossible(f"the settings for Neutron cannot be read: {e}") from e
 
     @property
     def topology(self) -> Topology:
@@ -122,7 +128,12 @@ class Lab:
     @cached_property
     def cloud(self) -> Cloud:
         """Return the lab's etcd, Keystone and Neutron."""
-        return Cloud(self.paths, self.processes, etcd_members=self.plan.etcd_members)
+        return Cloud(
+            self.paths,
+            self.processes,
+            etcd_members=self.plan.etcd_members,
+            neutron_conf=self.plan.neutron_conf,
+        )
 
     @cached_property
     def store(self) -> Store:

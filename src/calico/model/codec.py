@@ -35,7 +35,7 @@ from calico.model.ids import (
     parse_mac,
 )
 from calico.model.keys import Keys, namespace
-from calico.model.qos import encode_qos, parse_qos
+from calico.model.qos import encode_qos, parse_controls, parse_qos
 from calico.model.records import (
     AddressPair,
     DhcpOption,
@@ -164,6 +164,11 @@ def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
         "dhcp-options": [[o.version, o.name, o.value] for o in endpoint.dhcp_options],
         "group-names": dict(endpoint.group_names),
         "aliases": endpoint.aliases,
+        "floating-qos": {
+            str(nat.external): controls
+            for nat in endpoint.nats
+            if (controls := encode_qos(nat.qos))
+        },
     }
     texts = {
         "network-id": endpoint.network,
@@ -208,7 +213,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
             for prefix, m in zip(allowed, macs, strict=True)
         ),
         granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
-        nats=tuple(_nat(entry) for entry in items(spec, "ipNATs")),
+        nats=_nats(items(spec, "ipNATs"), notes.json("floating-qos", dict)),
         qos=parse_qos(spec),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
@@ -285,12 +290,19 @@ def _pair_mac(written: object) -> Mac:
     return parse_mac(written)
 
 
-def _nat(entry: object) -> Nat:
+def _nats(entries: Sequence[object], limits: Json) -> tuple[Nat, ...]:
+    """Return the floating IPs, with their `limits` by address."""
+    return tuple(_nat(entry, limits) for entry in entries)
+
+
+def _nat(entry: object, limits: Json) -> Nat:
     if not isinstance(entry, dict):
         raise Invalid(f"ipNATs entry {entry!r}")
+    external = parse_address(entry.get("externalIP"))
     return Nat(
         internal=parse_address(entry.get("internalIP")),
-        external=parse_address(entry.get("externalIP")),
+        external=external,
+        qos=parse_controls(limits.get(str(external), {})),
     )
 
 

@@ -211,6 +211,11 @@ class Keys:
                 raise Invalid(f"{key} is not the key of a member")
 
     @property
+    def settings(self) -> str:
+        """Return the key of what an operator set for the whole cloud."""
+        return f"{self._own}settings"
+
+    @property
     def logs(self) -> str:
         """Return the prefix of all logs of security groups."""
         return f"{self._own}log/"

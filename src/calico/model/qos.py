@@ -99,13 +99,16 @@ def encode_qos(qos: Qos) -> Json | None:
 
 
 def parse_qos(spec: Json) -> Qos:
-    """Return the limits in an endpoint's `spec`; Invalid says what is wrong.
+    """Return the limits in an endpoint's `spec`; Invalid says what is wrong."""
+    controls = spec.get("qosControls")
+    return UNLIMITED if controls is None else parse_controls(controls)
+
+
+def parse_controls(controls: object) -> Qos:
+    """Return the limits in `qosControls`; Invalid says what is wrong.
 
     Another writer may leave bursts out, or write 0 where there is no limit.
     """
-    controls = spec.get("qosControls")
-    if controls is None:
-        return UNLIMITED
     if not isinstance(controls, dict):
         raise Invalid(f"qosControls is {controls!r}")
     return Qos(

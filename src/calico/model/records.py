@@ -50,11 +50,19 @@ class AddressPair:
 class Nat:
     """A floating IP, `external`, and the port's fixed address that it stands for.
 
-    Hosts translate IPv4 only, and refuse any other by name (policy.floating).
+    Hosts translate IPv4 only, and refuse any other by name (policy.floating). `qos` is
+    what may pass by it at most, besides what the port may have: bandwidth.
     """
 
     internal: Address
     external: Address
+    qos: Qos = UNLIMITED
+
+    def __post_init__(self) -> None:
+        if self.qos != Qos(ingress=self.qos.ingress, egress=self.qos.egress):
+            raise Invalid(
+                f"floating IP {self.external}: limited in more than bandwidth"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

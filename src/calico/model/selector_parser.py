@@ -26,7 +26,6 @@ from calico.model.selectors import (
     Has,
     In,
     Not,
-    NotIn,
     Or,
     Selector,
 )
@@ -225,7 +224,7 @@ def _parse_comparison(tokens: _Tokens, name: str) -> Selector:
     if words == "in":
         return In(name, _parse_set(tokens))
     if words in {"not in", "notin"}:
-        return NotIn(name, _parse_set(tokens))
+        return In(name, _parse_set(tokens), wanted=False)
     raise tokens.unexpected(_OPERATORS, operator)
 
 

@@ -106,10 +106,14 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """`name in {'a', 'b'}`: the label has one of the values."""
+    """`name in {'a', 'b'}`: the label has one of the values.
+
+    Not `wanted` is `not in`: it has another value, or is absent.
+    """
 
     name: str
     values: frozenset[str]
+    wanted: bool = True
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -117,29 +121,11 @@ class In:
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Tell whether a thing with these labels is selected."""
-        return labels.get(self.name) in self.values
+        return (labels.get(self.name) in self.values) is self.wanted
 
     def __str__(self) -> str:
-        return f"{self.name} in {_set_text(self.values)}"
-
-
-@dataclass(frozen=True, slots=True)
-class NotIn:
-    """`name not in {'a', 'b'}`: the label has another value, or is absent."""
-
-    name: str
-    values: frozenset[str]
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        _set_text(self.values)
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether a thing with these labels is selected."""
-        return labels.get(self.name) not in self.values
-
-    def __str__(self) -> str:
-        return f"{self.name} not in {_set_text(self.values)}"
+        words = "in" if self.wanted else "not in"
+        return f"{self.name} {words} {_set_text(self.values)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +176,7 @@ class Or:
         return " || ".join(map(_inner, self.operands))
 
 
-Selector = Union[All, Global, Has, Compare, In, NotIn, Not, And, Or]  # noqa: UP007
+Selector = Union[All, Global, Has, Compare, In, Not, And, Or]  # noqa: UP007
 """A condition on labels. (`|` cannot join classes that name the union themselves.)"""
 
 EVERYTHING: Selector = All()
@@ -214,7 +200,7 @@ def _outcomes(selector: Selector, prefixes: tuple[str, ...]) -> frozenset[bool]:
     match selector:
         case All() | Global():
             return frozenset({True})
-        case Has(name=name) | Compare(name=name) | In(name=name) | NotIn(name=name):
+        case Has(name=name) | Compare(name=name) | In(name=name):
             if name.startswith(prefixes):
                 return _NEITHER_KNOWN
             return frozenset({selector.matches({})})

@@ -12,6 +12,11 @@ from functools import lru_cache
 from typing import TypeVar
 
 from calico.model.bgp_codec import parse_bgp_configuration, parse_bgp_peer, parse_node
+from calico.model.cloud_settings import (
+    DEFAULTS,
+    CloudSettings,
+    parse_cloud_settings,
+)
 from calico.model.codec import parse_endpoint, parse_subnet
 from calico.model.groups import Groups
 from calico.model.ids import (
@@ -79,6 +84,7 @@ class World:
     nodes: tuple[Node, ...] = ()
     groups: Groups = field(default_factory=Groups)
     logs: tuple[Log, ...] = ()
+    settings: CloudSettings = DEFAULTS
     operator: OperatorWorld = NO_OPERATOR
     names: tuple[PortNames, ...] = ()
     rejected: tuple[Rejected, ...] = ()
@@ -114,9 +120,9 @@ def watched_prefixes(host: HostName, keys: Keys) -> frozenset[str]:
     return operator_prefixes() | own
 
 
-def watched_keys() -> frozenset[str]:
+def watched_keys(keys: Keys) -> frozenset[str]:
     """Return the single keys that a host has to know besides."""
-    return frozenset({BGP_CONFIGURATION}) | operator_keys()
+    return frozenset({BGP_CONFIGURATION, keys.settings}) | operator_keys()
 
 
 def group_prefixes_and_keys(
@@ -208,6 +214,11 @@ class WorldBuilder:
             lambda name, value: _port_names(keys, keys.names + name, value),
             tuple,
         )
+        self._settings = Shelf(
+            keys.settings,
+            lambda _, value: parse_cloud_settings(value),
+            lambda found: found[0] if found else DEFAULTS,
+        )
         self._nodes = Shelf(NODES, lambda _, value: parse_node(value), tuple)
         self._policies = Shelf(
             keys.policies,
@@ -236,6 +247,7 @@ class WorldBuilder:
             self._nodes,
             self._logs,
             self._names,
+            self._settings,
             self._policies,
             self._address_groups,
             self._members,
@@ -262,6 +274,7 @@ class WorldBuilder:
             nodes=self._nodes.value,
             groups=self._groups(before.groups),
             logs=self._logs.value,
+            settings=self._settings.value,
             operator=self._operator.world(),
             names=self._names.value,
             rejected=_same(

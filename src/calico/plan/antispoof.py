@@ -15,6 +15,9 @@ from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
+OUTGOING = "outgoing4"  # the map of ports' addresses to floating IPs (plan.outgoing)
+LANES_TO, LANES_FROM = "lanes_to", "lanes_from"  # of floating IPs (plan.lanes)
+_MAPS = frozenset({FLOATING, OUTGOING, LANES_TO, LANES_FROM})
 # The maps of packet rates and of marks (plan.limits).
 FROM_RATE, TO_RATE, MARKS = "from_rate", "to_rate", "marks"
 _VERDICT_MAP = re.compile(
@@ -42,7 +45,7 @@ class Element(NamedTuple):
     @property
     def of_map(self) -> bool:
         """Return whether it leads to its value; else that is a comment, or empty."""
-        return self.to_verdict or self.set == FLOATING
+        return self.to_verdict or self.set in _MAPS
 
 
 Elements = Mapping[Element, str]

@@ -21,6 +21,8 @@ from calico.plan.antispoof import (
     port_elements,
 )
 from calico.plan.host_policy import Guarded, host_section
+from calico.plan.lanes import PARTS as LANES
+from calico.plan.lanes import Limited, lane_elements, lanes_of
 from calico.plan.limits import PARTS as LIMITS
 from calico.plan.limits import mark_chain, rate_chains, rate_elements
 from calico.plan.logged import LogLimit, limit_chains, logged_elements
@@ -34,6 +36,8 @@ from calico.plan.operator import (
     sequence_section,
     sequences_of,
 )
+from calico.plan.outgoing import PARTS as OUTGOING
+from calico.plan.outgoing import cloud_elements, outgoing_elements
 from calico.plan.policy import (
     SLOTS,
     Named,
@@ -63,13 +67,15 @@ class FilterFacts:
 
     Gates are open for ports whose tap is there. `bfd_peers` are the BGP peers that are
     asked for signs of life; `metadata` says whether the host's metadata service may be
-    asked; `dns` at which of the host's addresses ports may ask for names.
+    asked, `translate_sources` whether what leaves the cloud comes from floating IPs;
+    `dns` at which of the host's addresses ports may ask for names.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
     uplinks: tuple[str, ...] = ()
     log_limit: LogLimit = field(default_factory=LogLimit)
     metadata: bool = False
+    translate_sources: bool = False
     bfd_peers: tuple[Address, ...] = ()
     dns: Mapping[PortId, tuple[Address, ...]] = field(default_factory=dict)
 
@@ -139,6 +145,11 @@ class FilterPlanner:
         facts = served.facts
         keep("all ports", _common, slots, tuple(facts.uplinks), facts.log_limit)
         keep("broadcasts", _broadcasts, served.prefixes)
+        if served.translating:
+            keep("cloud", _cloud, served.prefixes)
+        for interface, lanes in served.lanes.items():
+            keep("lanes", _lanes)
+            keep(f"lanes {interface}", _lanes_of, lanes)
         for one in served.endpoints:
             # Neutron allows no mix of stateful and stateless groups on a port.
             stateful = stateless.isdisjoint(one.groups)
@@ -152,6 +163,8 @@ class FilterPlanner:
                 keep(f"metadata {one.interface}", _metadata, one.interface)
             if is_open and (addresses := facts.dns.get(one.port)):
                 keep(f"dns {one.interface}", _dns, one.interface, addresses)
+            if one.interface in served.translating:
+                keep(f"outgoing {one.interface}", _outgoing, one)
 
     def _subject(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
         """Return the maps that lead a port to policies, and to which chain."""
@@ -226,6 +239,12 @@ class _Served:
         self.logs = logs
         self.guarded = tuple(e for e in endpoints if e.port_security)
         self.groups = frozenset(group for e in self.guarded for group in e.groups)
+        self.lanes = lanes_of(e for e in endpoints if e.interface in facts.taps)
+        self.translating = frozenset(
+            e.interface
+            for e in endpoints
+            if facts.translate_sources and e.nats and e.interface in facts.taps
+        )
 
 
 class _Kept:
@@ -287,7 +306,8 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    for part in (*passage(uplinks), *limit_chains(limit), *PARTS, *LIMITS):
+    fixed = (*PARTS, *OUTGOING, *LIMITS)
+    for part in (*passage(uplinks), *limit_chains(limit), *fixed):
         section.add(part)
     return section
 
@@ -295,6 +315,25 @@ def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
 def _broadcasts(prefixes: frozenset[Prefix]) -> Section:
     fours = (p for p in prefixes if isinstance(p, IPv4Network))
     return Section(elements=dict.fromkeys(broadcast_elements(fours), ""))
+
+
+def _cloud(prefixes: frozenset[Prefix]) -> Section:
+    return Section(elements=dict.fromkeys(cloud_elements(prefixes), ""))
+
+
+def _outgoing(endpoint: Endpoint) -> Section:
+    return Section(elements=dict(outgoing_elements(endpoint)))
+
+
+def _lanes() -> Section:
+    section = Section()
+    for part in LANES:
+        section.add(part)
+    return section
+
+
+def _lanes_of(lanes: tuple[Limited, ...]) -> Section:
+    return Section(elements=dict(lane_elements(lanes)))
 
 
 def _mark(dscp: int) -> Section:

@@ -47,6 +47,7 @@ from calico.plan.items import (
     State,
     state_of,
 )
+from calico.plan.lanes import lane_items, lanes_of, refuse_unlimited
 from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
 from calico.plan.shaping import shapers
@@ -148,9 +149,7 @@ def plan_host(
     """
     accepted, refused = accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
-    accepted, refused_nats = settle(
-        accepted, world.subnets.values(), {facts.address4, facts.address6}
-    )
+    accepted, refused_nats = _settle(accepted, world, facts)
     awaited = {e.port for e in accepted if _is_awaited(e, facts)}
     accepted = without_nats(accepted, awaited)
     served = tuple(e for e in accepted if e.interface in facts.taps)
@@ -162,6 +161,7 @@ def plan_host(
     if facts.metadata:
         items += _metadata_addresses(served)
     items += _routes(present, facts)
+    items += _limits(present, served, facts)
     state = state_of(items)
     return HostPlan(
         state=state,
@@ -186,12 +186,23 @@ def plan_host(
     )
 
 
+def _settle(
+    endpoints: Iterable[Endpoint], world: World, facts: HostFacts
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
+    """Take away the floating IPs that ports must not have, or not without limits."""
+    own = {facts.address4, facts.address6}
+    settled, refused = settle(endpoints, world.subnets.values(), own)
+    limited, unlimited = refuse_unlimited(settled, facts.uplinks)
+    return limited, refused + unlimited
+
+
 def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:
     return FilterFacts(
         taps=facts.taps,
         uplinks=facts.uplinks,
         log_limit=facts.log_limit,
         metadata=facts.metadata,
+        translate_sources=world.settings.translate_sources,
         bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
         dns=asked(world),
     )
@@ -271,6 +282,14 @@ def _metadata_addresses(served: Iterable[Endpoint]) -> Iterator[Item]:
     yield LocalAddress(DHCP_BRIDGE, IPv4Interface((METADATA4, 32)))
     for endpoint in served:
         yield LocalAddress(endpoint.interface, IPv6Interface((METADATA6, 64)))
+
+
+def _limits(
+    present: Iterable[Endpoint], served: Iterable[Endpoint], facts: HostFacts
+) -> Iterator[Item]:
+    """Yield the lanes of floating IPs, and what leads there wherever they leave by."""
+    exits = [*facts.uplinks, *(endpoint.interface for endpoint in served)]
+    return lane_items(lanes_of(present), map(InterfaceName, exits))
 
 
 def _rp_filter(endpoint: Endpoint) -> str:

@@ -6,7 +6,8 @@ Every kind of item has a mark by which it is ours:
 - neighbours by being permanent and on an instance's interface (TAP),
 - addresses by their link: `calico-dhcp`, and instances' interfaces,
 - links by their names,
-- shapers by the handle of their queue, and detours by their names.
+- shapers by the handle of their queue, and detours by their names,
+- lanes by their link's name, and what leads there by its preference.
 """
 
 import re
@@ -16,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from calico.model.ids import Address, Interface, InterfaceName, Mac, Prefix
+from calico.plan.lanes import LANES, Lane, LaneLink, Turn
 from calico.plan.shaping import Shaper
 
 PROTOCOL = 111  # of our routes; an unassigned value of rtm_protocol
@@ -109,30 +111,40 @@ class Multipath:
     yielding: bool = False
 
 
-Item = Bridge | Setting | Link | LocalAddress | Neighbour | Route | Multipath | Shaper
+NetItem = Bridge | Link | LocalAddress | Neighbour | Route | Multipath
+TrafficItem = Shaper | LaneLink | Lane | Turn
+Item = Setting | NetItem | TrafficItem
 Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
 State = Mapping[Key, Item]
 
 
 def key_of(item: Item) -> Key:
     """Return an item's key. The rank is the order of making: see `apply_order`."""
+    key: Key
     match item:
         case Bridge(name):
-            return (0, name, "")
+            key = (0, name, "")
         case Setting(path=path):
-            return (1, path, "")
+            key = (1, path, "")
         case Link(interface=interface):
-            return (2, interface, "")
+            key = (2, interface, "")
         case LocalAddress(interface, address) | Neighbour(interface, address):
             rank = 3 if isinstance(item, LocalAddress) else 4
-            return (rank, interface, str(address))
+            key = (rank, interface, str(address))
         case Route(destination=destination) | Multipath(destination=destination):
             # Either replaces the other; but a metric makes it another route.
-            return (5, str(destination), "yielding" if item.yielding else "")
+            key = (5, str(destination), "yielding" if item.yielding else "")
         case Shaper(interface, direction):
-            return (6, interface, direction.value)
+            key = (6, interface, direction.value)
+        case LaneLink():
+            key = (7, LANES, "")
+        case Lane(number=number):
+            key = (8, f"{number:04x}", "")
+        case Turn(interface=interface):
+            key = (9, interface, "")
         case _:
             assert_never(item)
+    return key
 
 
 def interfaces_of(item: Item) -> tuple[InterfaceName, ...]:
@@ -142,8 +154,10 @@ def interfaces_of(item: Item) -> tuple[InterfaceName, ...]:
             return tuple(hop.interface for hop in hops)
         case Bridge(name):
             return (name,)
-        case Setting(interface=interface):
+        case Setting(interface=interface) | Lane(interface=interface):
             return () if interface is None else (interface,)
+        case LaneLink():
+            return ()
         case _:
             return (item.interface,)
 

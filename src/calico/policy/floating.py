@@ -76,6 +76,21 @@ class Standing:
             return reached != wanted
         return reached != asked and asked in self._space
 
+    def has_lost_source(
+        self, source: Address, seen_as: Address, asked: Address
+    ) -> bool:
+        """Tell whether a connection must not go on being seen as from `seen_as`.
+
+        Only a floating IP that is elsewhere now is lost: that the cloud's settings say
+        something else is about connections to come. What speaks to its own floating IP
+        is seen as from that, whatever its address.
+        """
+        if seen_as == asked:
+            return False
+        if not isinstance(seen_as, IPv4Address) or seen_as not in self._space:
+            return False
+        return self._current.get(seen_as) != source
+
 
 def settle(
     endpoints: Iterable[Endpoint],

@@ -20,6 +20,7 @@ from neutron_lib.db import api as db_api
 from neutron_lib.plugins import constants as plugin_types
 from neutron_lib.plugins import directory
 
+from calico.server import floating_qos
 from calico.server.db.models import JournalRow
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
@@ -38,24 +39,31 @@ def are_served() -> bool:
 
 def of_ports(
     context: Any, ports: Collection[str]
-) -> Mapping[str, list[Mapping[str, str]]]:
+) -> Mapping[str, list[Mapping[str, Any]]]:
     """Return the floating IPs that ports have, as the API names their parts.
 
     Those of a router that is turned off lead nowhere.
     """
-    found: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     if not are_served():
         return found
+    own, networks = floating_qos.Own, floating_qos.Networks
     query = (
-        sa.select(Row.fixed_port_id, Row.fixed_ip_address, Row.floating_ip_address)
+        sa.select(
+            Row.fixed_port_id,
+            Row.fixed_ip_address,
+            Row.floating_ip_address,
+            own.policy_id.label("qos_policy_id"),
+            networks.policy_id.label("qos_network_policy_id"),
+        )
         .join(l3_models.Router, l3_models.Router.id == Row.router_id)
+        .outerjoin(own, own.fip_id == Row.id)
+        .outerjoin(networks, networks.network_id == Row.floating_network_id)
         .where(Row.fixed_port_id.in_(ports), l3_models.Router.admin_state_up)
     )
     with db_api.CONTEXT_READER.using(context):
-        for port, fixed, floating in context.session.execute(query):
-            found[port].append(
-                {"fixed_ip_address": fixed, "floating_ip_address": floating}
-            )
+        for row in context.session.execute(query).mappings():
+            found[row["fixed_port_id"]].append(dict(row))
     return found
 
 

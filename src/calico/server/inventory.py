@@ -27,7 +27,14 @@ from calico.model.ids import Invalid
 from calico.model.logs import Log
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.policy.ownership import Grounds
-from calico.server import bindings, floating, grounds, options, translate
+from calico.server import (
+    bindings,
+    floating,
+    floating_qos,
+    grounds,
+    options,
+    translate,
+)
 from calico.server.journal import Kind, Subject
 from calico.server.placement import endpoints as placed
 from calico.server.qos_rules import policy_of
@@ -78,13 +85,20 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
     names = sa.select(model.id, model.name).where(model.id.in_(groups))
     with db_api.CONTEXT_READER.using(context):
         group_names = {row.id: row.name for row in context.session.execute(names)}
+    floats = floating.of_ports(context, {port["id"] for port in ports})
+    limited = [
+        policy_of(one)
+        for some in floats.values()
+        for one in some
+        if floating_qos.is_loaded()
+    ]
     return Surroundings(
         subnets=_by_id(plugin.get_subnets(context, filters={"id": list(subnets)})),
         networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
         group_names=group_names,
         grounds=_grounds(context, ports),
-        floating=floating.of_ports(context, {port["id"] for port in ports}),
-        qos_rules=_qos_rules(context, filter(None, map(policy_of, ports))),
+        floating=floats,
+        qos_rules=_qos_rules(context, filter(None, [*map(policy_of, ports), *limited])),
     )
 
 
@@ -219,9 +233,11 @@ def expand(subject: Subject) -> list[Subject]:
         subnet_row = models_v2.Subnet
         subnets = sa.select(subnet_row.id).where(subnet_row.network_id == subject.id)
         ports = sa.select(port.id).where(port.network_id == subject.id)
-        return _subjects(Kind.SUBNET, subnets) + _subjects(Kind.PORT, ports)
+        concerned = ports.union(floating_qos.ports_by(subject.id))
+        return _subjects(Kind.SUBNET, subnets) + _subjects(Kind.PORT, concerned)
     if subject.kind is Kind.QOS_POLICY:
-        return _subjects(Kind.PORT, _ports_with(subject.id))
+        query = _ports_with(subject.id).union(floating_qos.ports_with(subject.id))
+        return _subjects(Kind.PORT, query)
     binding = group_models.SecurityGroupPortBinding
     return _subjects(
         Kind.PORT,

@@ -6,22 +6,36 @@ packet. What it decides is which ports may have floating IPs of which external n
 
 Extensions that promise more are not loaded, so that Neutron itself refuses their
 attributes: extra routes, source translation at a gateway, distributed and highly
-available routers, flavours, port forwarding.
+available routers, flavours, port forwarding, limits of a router's gateway.
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from neutron.db import dns_db, l3_db, l3_fip_port_details
+from neutron.db import (
+    dns_db,
+    l3_db,
+    l3_fip_pools_db,
+    l3_fip_port_details,
+    l3_fip_qos,
+)
 from neutron.db.models import l3 as l3_models
 from neutron.quota import resource_registry
 from neutron_lib import constants, exceptions
-from neutron_lib.api.definitions import fip_port_details, l3_port_ip_change_not_allowed
+from neutron_lib.api.definitions import (
+    fip_port_details,
+    floatingip_pools,
+    floatingip_router_writable,
+    l3_port_ip_change_not_allowed,
+    qos_fip,
+    qos_fip_network_policy,
+)
 from neutron_lib.api.definitions import l3 as l3_api
 from neutron_lib.plugins import constants as plugin_types
 from neutron_lib.services import base
 from oslo_config import cfg
 
+from calico.server import floating_qos
 from calico.server.rivals import refuse_rivals
 
 
@@ -40,14 +54,23 @@ class CalicoRouterPlugin(
     # Neutron's floating IPs ask for it where an operator turns on DNS integration.
     dns_db.DNSDbMixin,
     l3_fip_port_details.Fip_port_details_db_mixin,
+    l3_fip_qos.FloatingQoSDbMixin,
+    l3_fip_pools_db.FloatingIPPoolsMixin,
 ):
     """Serves routers and floating IPs from the database, without agents."""
 
-    supported_extension_aliases = (
-        l3_api.ALIAS,
-        fip_port_details.ALIAS,
-        l3_port_ip_change_not_allowed.ALIAS,
-    )
+    @property
+    def supported_extension_aliases(self) -> tuple[str, ...]:
+        """Return what is had of Neutron's extensions; of QoS, where that is loaded."""
+        of_qos = (qos_fip.ALIAS, qos_fip_network_policy.ALIAS)
+        return (
+            l3_api.ALIAS,
+            fip_port_details.ALIAS,
+            floatingip_pools.ALIAS,
+            floatingip_router_writable.ALIAS,
+            l3_port_ip_change_not_allowed.ALIAS,
+            *(of_qos if floating_qos.is_loaded() else ()),
+        )
 
     @resource_registry.tracked_resources(
         router=l3_models.Router, floatingip=l3_models.FloatingIP

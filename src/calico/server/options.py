@@ -11,6 +11,8 @@ from typing import Any
 from oslo_config import cfg
 
 from calico.config import EtcdSettings
+from calico.model.cloud_settings import DEFAULTS as CLOUD_DEFAULTS
+from calico.model.cloud_settings import CloudSettings
 from calico.model.ids import Invalid, ProjectId
 from calico.policy.ownership import Allowed
 
@@ -55,16 +57,23 @@ _OPTIONS = [
         ],
         help="What to do where two subnets of routed networks would overlap.",
     ),
+    cfg.BoolOpt(
+        "floating_ip_source_translation",
+        default=False,
+        help="Whether what an instance with a floating IP sends out of the cloud comes "
+        "from that, and not from the instance's own address.",
+    ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """What an operator set in neutron.conf's `[calico]`."""
+    """What an operator set in neutron.conf's `[calico]`; `cloud` is for the hosts."""
 
     region: str | None = None
     allowed_pairs: tuple[Allowed, ...] = ()
     audit_overlaps: bool = False
+    cloud: CloudSettings = CLOUD_DEFAULTS
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
 
 
@@ -85,6 +94,7 @@ def read(conf: Any) -> ServerSettings:
         region=section.region or None,
         allowed_pairs=tuple(map(_allowed, section.allowed_pair_prefixes)),
         audit_overlaps=section.overlapping_subnets == "audit",
+        cloud=CloudSettings(translate_sources=section.floating_ip_source_translation),
         etcd=EtcdSettings(
             endpoints=tuple(section.etcd_endpoints),
             ca=_path(section.etcd_ca),

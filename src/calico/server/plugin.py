@@ -10,6 +10,13 @@ from typing import Any
 from neutron.conf.plugins.ml2 import config as ml2_config
 from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.plugins.ml2.plugin import Ml2Plugin
+from neutron_lib.api.definitions import (
+    availability_zone,
+    availability_zone_filter,
+    network_availability_zone,
+    qinq,
+    vlantransparent,
+)
 from oslo_config import cfg
 
 from calico.server.qos import EXTENSION
@@ -19,8 +26,19 @@ ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
     "project_network_types": ["local"],
     "mechanism_drivers": ["calico"],
-    "extension_drivers": ["port_security"],
+    "extension_drivers": ["port_security", "tag_ports_during_bulk_creation"],
 }
+# What ML2 offers by itself, and a routed network cannot keep: frames with VLAN tags
+# from instance to instance, and agents in a zone for a network to be given to.
+_NOT_OFFERED = frozenset(
+    {
+        availability_zone.ALIAS,
+        availability_zone_filter.ALIAS,
+        network_availability_zone.ALIAS,
+        qinq.ALIAS,
+        vlantransparent.ALIAS,
+    }
+)
 # Routers and floating IPs, the logs of security groups, and QoS.
 SERVICE_PLUGINS = (ROUTER_PROVIDER, "log", EXTENSION)
 
@@ -31,6 +49,12 @@ class CalicoPlugin(Ml2Plugin):
     def __init__(self) -> None:
         set_defaults(cfg.CONF)
         super().__init__()
+
+    @property
+    def supported_extension_aliases(self) -> list[str]:
+        """Return what the API offers: ML2's, without what cannot be kept."""
+        offered = super().supported_extension_aliases
+        return [alias for alias in offered if alias not in _NOT_OFFERED]
 
 
 def set_defaults(conf: Any) -> None:

@@ -12,12 +12,11 @@ from neutron_lib.services.qos import base
 from neutron_lib.services.qos import constants as qos
 from oslo_config import cfg
 
-from calico.model.ids import Invalid
-from calico.server import journal
+from calico.server import floating_qos, journal
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
-from calico.server.qos_rules import limit_of
+from calico.server.qos_rules import is_possible
 
 EXTENSION = "qos"
 """ML2's extension driver that gives ports and networks a policy."""
@@ -72,7 +71,12 @@ class QosDriver(base.DriverBase):
         return _is_possible(rule)
 
     def update_policy_precommit(self, context: Any, policy: Any) -> None:
-        """Journal a policy whose rules change, for all ports that it holds for."""
+        """Journal a policy whose rules change, for all ports that it holds for.
+
+        RuleNotSupported where a floating IP has it, which could not have these rules.
+        """
+        for floating in policy.get_bound_floatingips():
+            floating_qos.refuse(policy.rules, floating)
         journal.mark(context, Subject(Kind.QOS_POLICY, policy.id))
 
     def update_policy(self, context: Any, policy: Any) -> None:
@@ -84,8 +88,4 @@ class QosDriver(base.DriverBase):
 def _is_possible(rule: Any) -> bool:
     if rule.rule_type == qos.RULE_TYPE_DSCP_MARKING:
         return True
-    try:
-        limit_of(rule.to_dict() | {"type": rule.rule_type})
-    except Invalid:
-        return False
-    return True
+    return is_possible(rule.to_dict() | {"type": rule.rule_type})

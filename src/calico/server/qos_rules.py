@@ -55,6 +55,31 @@ def limit_of(rule: Rule) -> Bandwidth | PacketRate:
     return packet_rate(rule["max_kpps"] * _KILO, (rule["max_burst_kpps"] or 0) * _KILO)
 
 
+def is_possible(rule: Rule) -> bool:
+    """Tell whether the numbers of a limit go together."""
+    try:
+        limit_of(rule)
+    except Invalid:
+        return False
+    return True
+
+
+def floating_limits(
+    rules: Iterable[Rule], *, own: bool
+) -> tuple[Qos, list[tuple[Rule, str]]]:
+    """Return what a policy comes to for a floating IP, and what is left out of it.
+
+    Bandwidth alone; where the policy is not its `own`, other rules are not about it.
+    """
+    rules = list(rules)
+    of_bandwidth = [rule for rule in rules if rule["type"] == "bandwidth_limit"]
+    found, omitted = limits(of_bandwidth)
+    if own:
+        others = (rule for rule in rules if rule not in of_bandwidth)
+        omitted += [(r, "floating IPs are limited in bandwidth alone") for r in others]
+    return found, omitted
+
+
 def _limit(rule: Rule) -> dict[str, Any]:
     match rule["type"]:
         case "bandwidth_limit":

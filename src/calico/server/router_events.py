@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from neutron.db import models_v2
 from neutron.db.models import l3 as l3_models
 from neutron_lib import constants, exceptions
 from neutron_lib.callbacks import events, registry, resources
 
-from calico.server import floating, inventory, journal
+from calico.server import floating, floating_qos, inventory, journal
 from calico.server.journal import Kind, Subject
 from calico.server.publisher import Publisher
 
@@ -20,11 +21,11 @@ _ASSOCIATION = ("port_id", "fixed_ip_address", "router_id")
 
 
 class NotRouted(exceptions.Conflict):
-    """A router for another driver's network: 409."""
+    """A router, or its floating IP, for another driver's network: 409."""
 
     message = (
-        "Router %(router)s cannot be attached to network %(network)s, which is of "
-        "another type than local and flat: Calico does not route it."
+        "Router %(router)s cannot serve network %(network)s, which is of another "
+        "type than local and flat: Calico does not route it."
     )
 
 
@@ -45,14 +46,20 @@ class RouterEvents:
 
     @registry.receives(resources.FLOATING_IP, [events.PRECOMMIT_CREATE])
     def _appears(self, *_event: Any, payload: Any) -> None:
+        _refuse_unrouted(payload.context, payload.desired_state)
         _mark(payload.context, [payload.desired_state.fixed_port_id])
+        _refuse_policy(payload.context, payload.desired_state.id)
 
     @registry.receives(resources.FLOATING_IP, [events.PRECOMMIT_UPDATE])
     def _changes(self, *_event: Any, payload: Any) -> None:
         old, new = payload.states[0], payload.desired_state
         after = (new.fixed_port_id, _text(new.fixed_ip_address), new.router_id)
-        if after == tuple(old[name] for name in _ASSOCIATION):
+        moves = after != tuple(old[name] for name in _ASSOCIATION)
+        policy = floating_qos.own_policy(payload.context, new.id)
+        if not moves and policy == old.get("qos_policy_id"):
             return
+        _refuse_policy(payload.context, new.id)
+        _refuse_unrouted(payload.context, new)
         _mark(payload.context, [old["port_id"], new.fixed_port_id])
         if new.fixed_port_id is None and floating.are_served():
             # Neutron leaves the status alone when a port goes (P9).
@@ -95,8 +102,29 @@ class RouterEvents:
             )
 
 
+def _refuse_unrouted(context: Any, floating_ip: Any) -> None:
+    """Refuse a floating IP for a port of another driver's network.
+
+    A router that is named in the call need not be attached to the port's network.
+    """
+    port = floating_ip.fixed_port_id
+    if not port or not floating.are_served():
+        return
+    row = models_v2.Port
+    network = context.session.scalar(sa.select(row.network_id).where(row.id == port))
+    if not inventory.is_ours(context, network):
+        raise NotRouted(router=floating_ip.router_id, network=network)
+
+
 def _text(address: Any) -> str | None:
     return str(address) if address else None
+
+
+def _refuse_policy(context: Any, floating_id: str) -> None:
+    """Raise where a floating IP has a policy that hosts would not enforce for it."""
+    policy = floating_qos.own_policy(context, floating_id)
+    if policy and floating.are_served():
+        floating_qos.refuse_policy(context, policy, floating_id)
 
 
 def _mark(context: Any, ports: Iterable[str | None]) -> None:

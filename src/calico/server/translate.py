@@ -45,7 +45,8 @@ from calico.model.records import (
     Subnet,
 )
 from calico.policy.ownership import Grounds, grounded
-from calico.server.qos_rules import limits, policy_of
+from calico.server.qos_rules import Rule as QosRule
+from calico.server.qos_rules import floating_limits, limits, policy_of
 
 NETWORK_TYPES = frozenset({"local", "flat"})
 """The types of networks that are this project's."""
@@ -135,7 +136,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
     groups = frozenset(GroupId(g) for g in port.get("security_groups") or ())
     port_id = PortId(port["id"])
     qos, unlimited = limits(around.qos_rules.get(policy_of(port) or "", ()))
-    omitted += [Omitted(f"QoS rule {rule['id']}", reason) for rule, reason in unlimited]
+    omitted += _unlimited(unlimited)
     found = Endpoint(
         host=HostName(port["binding:host_id"]),
         device=DeviceId(port["device_id"]),
@@ -164,6 +165,10 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
     found, refused = grounded(found, around.grounds)
     omitted += [Omitted(f"pair {one.prefix}", one.reason.value) for one in refused]
     return found, omitted
+
+
+def _unlimited(rules: Iterable[tuple[QosRule, str]]) -> Iterable[Omitted]:
+    return [Omitted(f"QoS rule {rule['id']}", reason) for rule, reason in rules]
 
 
 def members(endpoint: Endpoint) -> frozenset[Member]:
@@ -330,8 +335,14 @@ def _nats(
         internal = ip_address(floating["fixed_ip_address"])
         if internal not in own:
             raise Invalid(f"{internal} is no address of the port")
+        rules = around.qos_rules.get(policy_of(floating) or "", ())
+        is_its_own = floating.get("qos_policy_id") is not None
+        qos, unlimited = floating_limits(rules, own=is_its_own)
+        omitted.extend(_unlimited(unlimited))
         return Nat(
-            internal=internal, external=ip_address(floating["floating_ip_address"])
+            internal=internal,
+            external=ip_address(floating["floating_ip_address"]),
+            qos=qos,
         )
 
     found = _parts(around.floating.get(port["id"]), nat, omitted)

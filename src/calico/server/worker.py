@@ -23,6 +23,7 @@ from calico.datastore.store import Compare, DatastoreError, Put, Store, Transact
 from calico.datastore.watcher import Ranges, Watch
 from calico.model.keys import CLUSTER_INFORMATION, Keys
 from calico.server import agents, status
+from calico.server.cloud_settings import publish_cloud_settings
 from calico.server.leadership import Leadership
 from calico.server.options import ServerSettings
 from calico.server.publisher import Backlog
@@ -69,6 +70,7 @@ class Duties:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._keys = Keys(settings.region)
+        self._cloud = settings.cloud
         self._client = Client(settings.etcd)
         identity = f"{socket.gethostname()}:{os.getpid()}"
         # What was heard before the election was left to whoever was leading then.
@@ -127,6 +129,7 @@ class Duties:
 
     def _agents(self) -> None:
         announce_ready(self._client)
+        publish_cloud_settings(self._client, self._keys, self._cloud)
         items = self._watch.items()
         if items is not None:
             agents.apply(agents.alive(self._keys, items))

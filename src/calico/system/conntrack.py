@@ -37,7 +37,8 @@ from calico.system.nfnetlink import (
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _NEW, _GET, _DELETE = (_SUBSYSTEM | kind for kind in (0, 1, 2))  # IPCTNL_MSG_CT_*
 _TUPLE, _MARK, _MARK_MASK, _ZONE = 1, 8, 21, 18  # CTA_TUPLE_ORIG and so on
-_REPLY, _STATUS, _LED_ELSEWHERE = 2, 3, 1 << 5  # ..., ..., IPS_DST_NAT
+_REPLY, _STATUS = 2, 3
+_SEEN_AS_ANOTHER, _LED_ELSEWHERE = 1 << 4, 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _ICMP_TYPE, _ICMP_CODE = {4: 5, 6: 8}, {4: 6, 6: 9}
@@ -50,19 +51,20 @@ class Connection:
     """One connection, by its first packet; `key` is what the kernel knows it by.
 
     `packet` is as policy saw it: to where it was led, if that is not what it `asked`
-    for.
+    for; from its sender, whom others know as `seen_as`, if that is another address.
     """
 
     packet: Packet
     cut: bool
     key: bytes
     asked: Address | None = None
+    seen_as: Address | None = None
 
 
 def read_connections(concern: Callable[[Address], bool]) -> Iterator[Connection]:
     """Yield the connections with an end that is of concern; OSError if unreadable.
 
-    One that was led elsewhere than it asked for is of concern in any case.
+    One that is translated is of concern in any case.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         with open_netfilter() as kernel:
@@ -152,9 +154,14 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     key = found[_TUPLE]
     parts = attributes(key)
     source, destination = _ends(parts)
-    asked = None
-    if int.from_bytes(found[_STATUS], "big") & _LED_ELSEWHERE:
-        asked, destination = destination, _ends(attributes(found[_REPLY]))[0]
+    asked = seen_as = None
+    status = int.from_bytes(found[_STATUS], "big")
+    if status & (_SEEN_AS_ANOTHER | _LED_ELSEWHERE):
+        answerer, answered = _ends(attributes(found[_REPLY]))
+        if status & _LED_ELSEWHERE:
+            asked, destination = destination, answerer
+        if answered != source:  # and not a port alone
+            seen_as = answered
     elif not concern(source) and not concern(destination):
         return None
     mark = int.from_bytes(found.get(_MARK, b"\0"), "big")
@@ -164,6 +171,7 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
         cut=bool(mark & CUT),
         key=attribute(_TUPLE | NESTED, key) + (attribute(_ZONE, zone) if zone else b""),
         asked=asked,
+        seen_as=seen_as,
     )
 
 

@@ -32,11 +32,11 @@ from calico.plan.items import (
     LocalAddress,
     Multipath,
     Neighbour,
+    NetItem,
     Route,
     key_of,
 )
 
-NetItem = Bridge | Link | LocalAddress | Neighbour | Route | Multipath
 Attributes = dict[int, bytes]
 
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_NEIGHBOUR = 18, 22, 26, 30  # RTM_GET*

@@ -17,6 +17,7 @@ from calico.plan.items import (
     Route,
     Setting,
     State,
+    TrafficItem,
     key_of,
     state_of,
 )
@@ -25,6 +26,7 @@ from calico.plan.shaping import Shaper
 from calico.reconcile.filter import FilterChange, FilterState
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, read_state
+from calico.system.lanes import drop_lane_item, put_lane_item, read_lanes
 from calico.system.netlink import Change, apply_changes
 from calico.system.nft import Nft
 from calico.system.nft_tables import has_table
@@ -81,14 +83,14 @@ class Kernel:
     def __init__(self) -> None:
         self._nft = Nft()
         self._net: NetState | None = None
-        self._shapers: State = {}
+        self._traffic: State = {}
 
     def read(self, *, resync: bool) -> Have:
         """Return what there is of ours."""
         self._net = net = read_state()
-        self._shapers = state_of(read_shapers(net))
+        self._traffic = state_of([*read_shapers(net), *read_lanes(net)])
         return Have(
-            items={**net.items, **self._shapers},
+            items={**net.items, **self._traffic},
             taps=net.taps,
             filter=self._nft.read(resync=resync),
             absent=frozenset(
@@ -112,31 +114,32 @@ class Kernel:
         changes = [
             Change(item, put=True, new=_is_new_route(item, ours))
             for item in items
-            if not isinstance(item, Setting | Shaper)
+            if not isinstance(item, Setting | TrafficItem)
         ]
-        return failures + self._apply(changes) + self._shape(items)
+        traffic = (item for item in items if isinstance(item, TrafficItem))
+        shaped = [
+            Failure(item, problem) for item in traffic if (problem := self._shape(item))
+        ]
+        return failures + self._apply(changes) + shaped
 
-    def _shape(self, items: Sequence[Item]) -> list[Failure]:
-        failures = []
-        for item in items:
-            if isinstance(item, Shaper):
-                have = self._shapers.get(key_of(item))
-                assert isinstance(have, Shaper | None)  # noqa: S101 - by its key
-                if problem := put_shaper(item, have):
-                    failures.append(Failure(item, problem))
-        return failures
+    def _shape(self, item: TrafficItem) -> Problem | None:
+        if not isinstance(item, Shaper):
+            return put_lane_item(item)
+        have = self._traffic.get(key_of(item))
+        assert isinstance(have, Shaper | None)  # noqa: S101 - by its key
+        return put_shaper(item, have)
 
     def drop(self, items: Sequence[Item]) -> list[Failure]:
         """Remove items, in their order. A setting has nothing to go back to."""
         failures = [
             Failure(item, problem)
             for item in items
-            if isinstance(item, Shaper) and (problem := drop_shaper(item))
+            if isinstance(item, TrafficItem) and (problem := _unshape(item))
         ]
         changes = [
             Change(item, put=False)
             for item in items
-            if not isinstance(item, Setting | Shaper)
+            if not isinstance(item, Setting | TrafficItem)
         ]
         return failures + self._apply(changes)
 
@@ -154,6 +157,10 @@ class Kernel:
         rest = [c for c in changes if not isinstance(c.item, Bridge)]
         failures += apply_changes(rest, self._net.indexes)
         return [Failure(change.item, problem) for change, problem in failures]
+
+
+def _unshape(item: TrafficItem) -> Problem | None:
+    return drop_shaper(item) if isinstance(item, Shaper) else drop_lane_item(item)
 
 
 def _is_new_route(item: Item, ours: State) -> bool:

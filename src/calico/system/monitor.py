@@ -27,7 +27,8 @@ _NAME = 3  # IFLA_IFNAME
 _ADDED, _REMOVED = 16, 17  # RTM_NEWLINK, RTM_DELLINK
 _ADDRESS_ADDED, _ADDRESS_REMOVED = 20, 21  # RTM_NEWADDR, RTM_DELADDR
 _RECEIVE = 1 << 18
-_OURS = (b"tap", b"lim")  # taps, and detours of what they send (plan.shaping)
+# Taps, detours of what they send (plan.shaping), the lanes of floating IPs.
+_OURS = (b"tap", b"lim", b"calico-lanes")
 
 
 class Monitor:
@@ -83,7 +84,7 @@ class Monitor:
 
 
 def concerns_tap(received: bytes) -> bool:
-    """Return whether a message of links is about a tap, or a tap's detour."""
+    """Return whether a message of links is about a tap, its detour, or the lanes."""
     position = 0
     while position + 32 <= len(received):
         length, kind = struct.unpack_from("=IH", received, position)

@@ -26,10 +26,10 @@ from calico.plan.items import (
     LocalAddress,
     Multipath,
     Neighbour,
+    NetItem,
     Route,
 )
 from calico.reconcile.problem import Problem
-from calico.system.dump import NetItem
 
 _NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _NEW_NEIGHBOUR = 16, 20, 24, 28  # RTM_NEW*
 _REQUEST, _ACK = 0x1, 0x4  # NLM_F_*

@@ -111,7 +111,11 @@ def _messages(
                 _nest(
                     _LIST_ELEMENT,
                     encode_key(element.key, declared)
-                    + (_value(element, elements[element]) if kind == _ADD else b""),
+                    + (
+                        _value(element, elements[element], declared.to)
+                        if kind == _ADD
+                        else b""
+                    ),
                 )
                 for element in part
             )
@@ -160,13 +164,16 @@ def _bounds(text: str, type_: str) -> tuple[bytes, bytes]:
             )
 
 
-def _value(element: Element, value: str) -> bytes:
-    """Return what an element leads to, or its comment."""
+def _value(element: Element, value: str, type_: str) -> bytes:
+    """Return what an element leads to, of a type unless a verdict, or its comment."""
     if not value:
         return b""
     if not element.of_map:
         text = value.encode() + b"\0"
         return _attribute(_USERDATA, bytes([0, len(text)]) + text)  # NFTNL_UDATA_*
+    if type_ == "classid":
+        major, minor = (int(part, 16) for part in value.split(":"))
+        return _nest(_DATA, _attribute(_VALUE, struct.pack("=I", major << 16 | minor)))
     if not element.to_verdict:
         return _nest(_DATA, _attribute(_VALUE, ip_address(value).packed))
     verb, _, chain = value.partition(" ")

@@ -3,15 +3,14 @@
 A tap's detour is an `ifb` link with the bucket of what its instance sends; a filter at
 the tap's entrance leads all there, and the kernel then takes it as if from the tap.
 Ours are buckets by their handle, detours by their names, filters by their preference.
-Messages are those of linux/pkt_sched.h and pkt_cls.h. u32 and mirred are used since
-they are older than matchall and police, which not every kernel has.
+u32 and mirred are used since they are older than matchall and police, which not every
+kernel has.
 """
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from calico.model.ids import InterfaceName
 from calico.plan.items import TAP
@@ -19,42 +18,54 @@ from calico.plan.shaping import DETOUR, Shaper, detour_of, rounded, tap_of
 from calico.policy.evaluate import Direction
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, attributes, dump_table
+from calico.system.traffic_control import (
+    ABSENT,
+    CREATE,
+    DELETE_FILTER,
+    DELETE_LINK,
+    DELETE_QDISC,
+    ENTRANCE,
+    ETHERNET,
+    GET_FILTER,
+    GET_QDISC,
+    GONE,
+    HANDLE,
+    KIND,
+    LARGEST,
+    LINK,
+    NAME,
+    NEW_FILTER,
+    NEW_QDISC,
+    OPTIONS,
+    PREFERENCE,
+    REPLACE,
+    ROOT,
+    TC,
+    TICK,
+    ask,
+    attribute,
+    filter_at,
+    index_of,
+    make_entrance,
+    make_queue_link,
+    open_route_socket,
+    redirected_to,
+    redirection,
+    text,
+)
 
-_NEW_LINK, _DELETE_LINK = 16, 17
-_NEW_QDISC, _DELETE_QDISC, _GET_QDISC = 36, 37, 38
-_NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 44, 45, 46
-_REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400  # NLM_F_*
-_GONE = {errno.ENOENT, errno.ENODEV}
-
-_HANDLE = 0xCA11 << 16
-_PREFERENCE = 0xCA11
-_ROOT = 0xFFFFFFFF  # TC_H_ROOT
-_ENTRANCE, _ENTRANCE_HANDLE, _ENTERING = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2  # clsact
-_ALL_PROTOCOLS = socket.htons(3)  # ETH_P_ALL
-
-_HEADER = struct.Struct("=IHHII")
-_LINK = struct.Struct("=BBHiII")  # struct ifinfomsg
-_TC = struct.Struct("=BBHiIII")  # struct tcmsg
+_ENTERING = 0xFFFFFFF2  # of clsact
 _BUCKET = struct.Struct("=BBHhHI12xIII")  # struct tc_tbf_qopt, no peak rate
 _KEY = struct.Struct("=BBBxHHhhIIIii")  # struct tc_u32_sel with one key
-_REDIRECT = struct.Struct("=IIiiiiI")  # struct tc_mirred
-_KIND, _OPTIONS = 1, 2  # TCA_*, and TCA_ACT_*
 _PARAMETERS, _RATE64, _BURST = 1, 4, 6  # TCA_TBF_*
 _SELECTOR, _ACTION = 5, 7  # TCA_U32_*
-_TERMINAL, _STOLEN, _TO_QUEUE = 1, 4, 1  # TC_U32_*, TC_ACT_*, TCA_EGRESS_REDIR
-_ETHERNET = 1  # TC_LINKLAYER_ETHERNET
-_NAME, _LINK_INFO, _FAMILIES = 3, 18, 26  # IFLA_*
-_INFO_KIND, _ADDRESS_MODE = 1, 8  # IFLA_INFO_KIND, IFLA_INET6_ADDR_GEN_MODE
-_NO_ADDRESSES = b"\x01"  # IN6_ADDR_GEN_MODE_NONE
-_UP = 1
-_TICK = 64  # nanoseconds (PSCHED_SHIFT)
-_LARGEST = 2**32 - 1
+_TERMINAL = 1  # TC_U32_TERMINAL
 
 
 def read_shapers(net: NetState) -> list[Shaper]:
     """Return the shapers of taps, whole ones and remains; OSError if unreadable."""
     found: list[Shaper] = []
-    with _open() as kernel:
+    with open_route_socket() as kernel:
         buckets, entrances = _queues(kernel)
         for name, index in net.indexes.items():
             if TAP.fullmatch(name) and index in buckets:
@@ -77,15 +88,15 @@ def put_shaper(wanted: Shaper, have: Shaper | None) -> Problem | None:
     """Make a shaper; where there is one already its bucket changes, in place."""
     tap, detour = wanted.interface, detour_of(wanted.interface)
     try:
-        with _open() as kernel:
+        with open_route_socket() as kernel:
             if wanted.direction is Direction.INGRESS:
-                _ask(kernel, *_bucket(_index(tap), wanted))
+                ask(kernel, *_bucket(index_of(tap), wanted))
                 return None
             if have is None or not have.rate:
-                _make_detour(kernel, detour)
-            _ask(kernel, *_bucket(_index(detour), wanted))
+                make_queue_link(kernel, detour)
+            ask(kernel, *_bucket(index_of(detour), wanted))
             if have is None or not have.rate:
-                _lead_away(kernel, _index(tap), _index(detour))
+                _lead_away(kernel, index_of(tap), index_of(detour))
     except OSError as e:
         return _problem(wanted, "put", e)
     return None
@@ -98,16 +109,16 @@ def drop_shaper(old: Shaper) -> Problem | None:
     """
     tap, detour = old.interface, detour_of(old.interface)
     try:
-        with _open() as kernel:
+        with open_route_socket() as kernel:
             if old.direction is Direction.INGRESS:
-                gone = _TC.pack(0, 0, 0, _index(tap), _HANDLE, _ROOT, 0)
-                _ask(kernel, _DELETE_QDISC, 0, gone, ignored=_GONE)
+                gone = TC.pack(0, 0, 0, index_of(tap), HANDLE, ROOT, 0)
+                ask(kernel, DELETE_QDISC, 0, gone, ignored=GONE)
                 return None
             _lead_back(kernel, tap)
-            link = _LINK.pack(0, 0, 0, 0, 0, 0) + _text(_NAME, detour)
-            _ask(kernel, _DELETE_LINK, 0, link, ignored=_GONE)
+            link = LINK.pack(0, 0, 0, 0, 0, 0) + text(NAME, detour)
+            ask(kernel, DELETE_LINK, 0, link, ignored=GONE)
     except OSError as e:
-        return None if e.errno in _GONE else _problem(old, "drop", e)
+        return None if e.errno in GONE else _problem(old, "drop", e)
     return None
 
 
@@ -116,57 +127,36 @@ def _problem(shaper: Shaper, wish: str, e: OSError) -> Problem:
     return Problem(subject, wish, f"{errno.errorcode.get(e.errno or 0)}, {e.strerror}")
 
 
-def _make_detour(kernel: socket.socket, name: InterfaceName) -> None:
-    kind = _attribute(_LINK_INFO, _text(_INFO_KIND, "ifb"))
-    link = _LINK.pack(0, 0, 0, 0, 0, 0) + _text(_NAME, name) + kind
-    _ask(kernel, _NEW_LINK, _CREATE, link)
-    # Nobody is to speak on it for itself: it would get an address when it is up.
-    mode = _attribute(_ADDRESS_MODE, _NO_ADDRESSES)
-    quiet = _attribute(_FAMILIES, _attribute(socket.AF_INET6, mode))
-    _ask(kernel, _NEW_LINK, 0, _LINK.pack(0, 0, 0, _index(name), 0, 0) + quiet)
-    _ask(kernel, _NEW_LINK, 0, _LINK.pack(0, 0, 0, _index(name), _UP, _UP))
-
-
 def _bucket(index: int, wanted: Shaper) -> tuple[int, int, bytes]:
     """Return the message that puts a bucket at the root of a link, or changes it."""
-    rate = min(wanted.rate, _LARGEST)
-    parameters = _BUCKET.pack(0, _ETHERNET, 0, 0, 0, rate, wanted.queue, 0, 0)
-    options = _attribute(_PARAMETERS, parameters)
-    if wanted.rate > _LARGEST:
-        options += _attribute(_RATE64, struct.pack("=Q", wanted.rate))
-    options += _attribute(_BURST, struct.pack("=I", min(wanted.burst, _LARGEST)))
-    body = _TC.pack(0, 0, 0, index, _HANDLE, _ROOT, 0) + _text(_KIND, "tbf")
-    return _NEW_QDISC, _CREATE | _REPLACE, body + _attribute(_OPTIONS, options)
+    rate = min(wanted.rate, LARGEST)
+    parameters = _BUCKET.pack(0, ETHERNET, 0, 0, 0, rate, wanted.queue, 0, 0)
+    options = attribute(_PARAMETERS, parameters)
+    if wanted.rate > LARGEST:
+        options += attribute(_RATE64, struct.pack("=Q", wanted.rate))
+    options += attribute(_BURST, struct.pack("=I", min(wanted.burst, LARGEST)))
+    body = TC.pack(0, 0, 0, index, HANDLE, ROOT, 0) + text(KIND, "tbf")
+    return NEW_QDISC, CREATE | REPLACE, body + attribute(OPTIONS, options)
 
 
 def _lead_away(kernel: socket.socket, tap: int, detour: int) -> None:
-    entrance = _TC.pack(0, 0, 0, tap, _ENTRANCE_HANDLE, _ENTRANCE, 0)
-    _ask(kernel, _NEW_QDISC, _CREATE | _REPLACE, entrance + _text(_KIND, "clsact"))
-    _ask(kernel, _DELETE_FILTER, 0, _filter(tap), ignored={*_GONE, errno.EINVAL})
-    redirect = _REDIRECT.pack(0, 0, _STOLEN, 0, 0, _TO_QUEUE, detour)
-    action = _text(_KIND, "mirred") + _attribute(
-        _OPTIONS,
-        _attribute(2, redirect),  # TCA_MIRRED_PARMS
-    )
-    options = _attribute(
+    make_entrance(kernel, tap)
+    ours = filter_at(tap, _ENTERING)
+    ask(kernel, DELETE_FILTER, 0, ours, ignored=ABSENT)
+    options = attribute(
         _SELECTOR, _KEY.pack(_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     )
-    options += _attribute(_ACTION, _attribute(1, action))
-    body = _filter(tap) + _text(_KIND, "u32") + _attribute(_OPTIONS, options)
-    _ask(kernel, _NEW_FILTER, _CREATE, body)
+    options += attribute(_ACTION, redirection(detour))
+    body = ours + text(KIND, "u32") + attribute(OPTIONS, options)
+    ask(kernel, NEW_FILTER, CREATE, body)
 
 
 def _lead_back(kernel: socket.socket, tap: InterfaceName) -> None:
     try:
-        index = _index(tap)
+        index = index_of(tap)
     except OSError:
         return  # the filter went with the tap
-    _ask(kernel, _DELETE_FILTER, 0, _filter(index), ignored={*_GONE, errno.EINVAL})
-
-
-def _filter(tap: int) -> bytes:
-    where = _PREFERENCE << 16 | _ALL_PROTOCOLS
-    return _TC.pack(0, 0, 0, tap, 0, _ENTERING, where)
+    ask(kernel, DELETE_FILTER, 0, filter_at(index, _ENTERING), ignored=ABSENT)
 
 
 def _queues(
@@ -175,12 +165,12 @@ def _queues(
     """Return our buckets by their link's index, and the links that have an entrance."""
     buckets: dict[int, tuple[int, int, int]] = {}
     entrances = set()
-    for message in dump_table(kernel, _GET_QDISC, _TC.pack(0, 0, 0, 0, 0, 0, 0)):
-        _, _, _, index, handle, parent, _ = _TC.unpack_from(message)
-        if parent == _ENTRANCE:
+    for message in dump_table(kernel, GET_QDISC, TC.pack(0, 0, 0, 0, 0, 0, 0)):
+        _, _, _, index, handle, parent, _ = TC.unpack_from(message)
+        if parent == ENTRANCE:
             entrances.add(index)
-        elif handle == _HANDLE and parent == _ROOT:
-            options = attributes(attributes(message, _TC.size).get(_OPTIONS, b""), 0)
+        elif handle == HANDLE and parent == ROOT:
+            options = attributes(attributes(message, TC.size).get(OPTIONS, b""), 0)
             if _PARAMETERS in options:
                 buckets[index] = _read_bucket(options)
     return buckets, entrances
@@ -191,60 +181,18 @@ def _read_bucket(options: Mapping[int, bytes]) -> tuple[int, int, int]:
     *_, rate, queue, ticks, _ = _BUCKET.unpack_from(options[_PARAMETERS])
     if _RATE64 in options:
         (rate,) = struct.unpack("=Q", options[_RATE64])
-    return rate, rounded(round(ticks * _TICK * rate / 1e9), rate), queue
+    return rate, rounded(round(ticks * TICK * rate / 1e9), rate), queue
 
 
 def _turned_to(kernel: socket.socket, tap: int) -> int | None:
     """Return the link that our filter of a tap leads to; None if there is no filter."""
-    request = _TC.pack(0, 0, 0, tap, 0, _ENTERING, 0)
+    request = TC.pack(0, 0, 0, tap, 0, _ENTERING, 0)
     where = None
-    for message in dump_table(kernel, _GET_FILTER, request):
-        *_, info = _TC.unpack_from(message)
-        if info >> 16 != _PREFERENCE:
+    for message in dump_table(kernel, GET_FILTER, request):
+        *_, info = TC.unpack_from(message)
+        if info >> 16 != PREFERENCE:
             continue
         where = where or 0  # there is something of ours
-        found = attributes(message, _TC.size).get(_OPTIONS, b"")
-        # Options, actions, the first one, its options, its parameters: nested.
-        for kind in (_ACTION, 1, _OPTIONS, 2):
-            found = attributes(found, 0).get(kind, b"")
-        if len(found) >= _REDIRECT.size:
-            where = _REDIRECT.unpack_from(found)[-1]
+        found = attributes(message, TC.size).get(OPTIONS, b"")
+        where = redirected_to(attributes(found, 0), _ACTION) or where
     return where
-
-
-def _open() -> socket.socket:
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    kernel.settimeout(10)
-    kernel.bind((0, 0))
-    return kernel
-
-
-def _index(name: InterfaceName) -> int:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError as e:
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from e
-
-
-def _ask(
-    kernel: socket.socket,
-    kind: int,
-    flags: int,
-    body: bytes,
-    *,
-    ignored: Collection[int] = (),
-) -> None:
-    """Have the kernel do something; OSError says why it did not."""
-    length = _HEADER.size + len(body)
-    kernel.send(_HEADER.pack(length, kind, _REQUEST | _ACK | flags, 1, 0) + body)
-    (code,) = struct.unpack_from("=i", kernel.recv(1 << 16), _HEADER.size)
-    if code and -code not in ignored:
-        raise OSError(-code, os.strerror(-code))
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from subprocess import CompletedProcess
 from typing import Any, Protocol, TypeVar
 
+from calico.model.cloud_settings import CloudSettings
+
 Address = IPv4Address | IPv6Address
 Lease = Mapping[str, Mapping[str, str]]
 Ask = Callable[[str, str, object], Any]
@@ -96,6 +98,9 @@ class Cloud(Protocol):
     @property
     def topology(self) -> Topology:
         """Its hosts, routers and outside."""
+
+    def settings(self) -> CloudSettings:
+        """Return what its operator set for the whole of it."""
 
     def place(self, name: str) -> Place:
         """Return the network stack of a host, a router or the outside."""

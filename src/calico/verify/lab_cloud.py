@@ -11,6 +11,12 @@ from calico.lab import dhclient
 from calico.lab.lab import Lab
 from calico.lab.namespaces import LabFailed
 from calico.lab.topology import INTERNET_WEB4, INTERNET_WEB6, UPLINK, Kind
+from calico.model.cloud_settings import (
+    DEFAULTS,
+    CloudSettings,
+    parse_cloud_settings,
+)
+from calico.model.keys import Keys
 from calico.verify.cloud import Ask, CloudError, Host, Lease, Place, Site, Topology
 from calico.verify.inside import NamespacePlace
 from calico.verify.parallel import eventually
@@ -44,6 +50,12 @@ class LabCloud:
             outside=next(n.name for n in nodes if n.kind is Kind.INTERNET),
             outside_addresses=(INTERNET_WEB4, INTERNET_WEB6),
         )
+
+    def settings(self) -> CloudSettings:
+        """Return what its operator set for the whole of it: what hosts are told."""
+        key = Keys().settings
+        written = self._lab.store.get_prefix(key).get(key)
+        return parse_cloud_settings(written) if written else DEFAULTS
 
     def place(self, name: str) -> Place:
         """Return the network stack of a host, a router or the outside."""

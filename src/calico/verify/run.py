@@ -23,9 +23,13 @@ def verify(cloud: Cloud, chosen: Collection[str], tell: Tell) -> Report:
         try:
             tell("setting up")
             _open(stage)
-            for statement in sorted(STATEMENTS, key=lambda s: s.last):
-                if statement.check is not None and statement.id in chosen:
-                    results[statement.id] = _run(stage, statement)
+            checked = [s for s in STATEMENTS if s.check and s.id in chosen]
+            if any("M" in s.needs for s in checked):
+                stage.many.begin()
+            for statement in sorted(checked, key=lambda s: s.last):
+                results[statement.id] = _run(stage, statement)
+                if "M" in statement.needs:
+                    stage.dismiss_many()
         finally:
             with undisturbed():
                 say(tell, "cleaning up")

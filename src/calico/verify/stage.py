@@ -6,17 +6,19 @@ that nothing depends on remembering what was made.
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
 from random import SystemRandom
 from typing import Any, Self
 
 from calico.verify import layout
+from calico.verify.background import Background
 from calico.verify.cloud import Cloud, CloudError, Host, Site
-from calico.verify.layout import NetPlan, SitePlan
+from calico.verify.layout import SitePlan
 from calico.verify.leftovers import take_apart
+from calico.verify.many import MANY_PLANS, MANY_SITES, Many
+from calico.verify.networks import Net, NetMaker
 from calico.verify.parallel import parallel
 from calico.verify.probes.echo import PORT, Responder
 
@@ -27,24 +29,6 @@ OPTIONS = (
     {"opt_name": "ntp-server", "opt_value": NTP, "ip_version": 4},
     {"opt_name": "domain-search", "opt_value": SEARCH, "ip_version": 6},
 )
-ROUTED = "203.0.113.0/24"  # of a host route
-DNS = ("192.0.2.53", "2001:db8::53")
-NEXT_HOP = 9  # the host route's, as the number of an address in the subnet
-_BATCH = 50  # networks that are made by one request
-_FIRST, _LAST = 2, -57  # what a subnet allocates, so that others can be its gateway
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Net:
-    """A network that was made; `subnet6` is empty where it has no such subnet."""
-
-    plan: NetPlan
-    id: str
-    cidr4: IPv4Network
-    cidr6: IPv6Network
-    subnet4: str
-    subnet6: str
-    mtu: int
 
 
 @dataclass
@@ -61,6 +45,9 @@ class Stage:
     responder: Responder = field(default_factory=Responder)
     hosts: tuple[Host, Host, Host] = field(init=False)
     ranges: layout.Ranges = field(init=False)
+    maker: NetMaker = field(init=False)
+    many: Many = field(init=False)
+    background: Background = field(default_factory=Background)
     _macs: dict[str, str] = field(default_factory=dict)
     _nets_by_id: dict[str, Net] = field(default_factory=dict)
 
@@ -69,6 +56,7 @@ class Stage:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.background.close()
         self.responder.__exit__(*exc)
 
     def open(self) -> None:
@@ -79,6 +67,8 @@ class Stage:
         api = self.cloud.api("admin").network
         cidrs = [subnet.cidr for subnet in api.subnets()]
         self.ranges = layout.choose_ranges(cidrs, SystemRandom())
+        self.maker = NetMaker(cloud=self.cloud, prefix=self.prefix, ranges=self.ranges)
+        self.many = Many(self.background, self.maker.make)
         for key in self.ranges.taken:
             example = layout.EXAMPLE[key]
             self.notes.append(f"{example} is in use: others stand in for the example")
@@ -97,105 +87,40 @@ class Stage:
         In: keys of layout.NETS, or `M` for the many of S15. Raises CloudError, or what
         the API says.
         """
+        keys = {*keys}
         wanted = [k for k in keys if k != "M" and k not in self.nets]
         plans = [net for net in layout.NETS if net.key in wanted]
         sites = [site for site in layout.SITES if site.net in wanted]
-        if "M" in keys and "M1" not in self.nets:
-            many = [layout.many_key(n) for n in range(layout.MANY)]
-            chosen = [many[i] for i in (0, layout.MANY // 2, layout.MANY - 1)]
-            # The others are there to be many, and half their subnets do for that.
-            plans += [
-                NetPlan(
-                    key=key, project="demo1", versions=(4, 6) if key in chosen else (4,)
-                )
-                for key in many
-            ]
-            sites += [
-                SitePlan(key=f"m{n + 1}", net=key, project="demo1", where=n)
-                for n, key in enumerate(chosen)
-            ]
-        if plans:
-            self.tell(f"making {len(plans)} networks and {len(sites)} instances")
-            batches = [partial(self.make_nets, batch) for batch in _batches(plans)]
-            made = [net for nets in parallel(batches, 4) for net in nets]
-            parallel([partial(self.make_site, plan) for plan in sites], 6)
-            # Only once everything is there: a check that needs it is tried again.
-            self.nets |= {net.plan.key: net for net in made}
+        many = MANY_PLANS if "M" in keys and "M1" not in self.nets else ()
+        if many:
+            sites += MANY_SITES
+        if not (plans or many):
+            return
+        count = len(plans) + len(many)
+        self.tell(f"making {count} networks and {len(sites)} instances")
+        ones = parallel([partial(self.maker.make, [plan]) for plan in plans], 4)
+        made = [net for nets in ones for net in nets]
+        if many:
+            made += self.many.wait()
+        self._nets_by_id |= {net.id: net for net in made}
+        parallel([partial(self.make_site, plan) for plan in sites], 6)
+        # Only once everything is there: a check that needs it is tried again.
+        self.nets |= {net.plan.key: net for net in made}
 
-    def make_nets(self, plans: Sequence[NetPlan]) -> list[Net]:
-        """Make networks of one project, each with a subnet of each of its IP versions.
+    def dismiss_many(self) -> None:
+        """Have the many networks of S15 deleted behind the checks that follow.
 
-        In bulk: two requests for all, since for hundreds one each would take minutes.
+        What cannot be deleted so is left to `sweep`, which says what stays.
         """
-        project = plans[0].project
-        networks = self._post(project, "networks", [*map(self._network, plans)])
-        wanted = [
-            subnet
-            for plan, network in zip(plans, networks, strict=True)
-            for subnet in self._subnets(plan, network["id"])
-        ]
-        subnets = {
-            (subnet["network_id"], subnet["ip_version"]): subnet["id"]
-            for subnet in self._post(project, "subnets", wanted)
-        }
-        made = []
-        for plan, network in zip(plans, networks, strict=True):
-            cidr4, cidr6 = self.ranges.by_key[plan.key]
-            net = Net(
-                plan=plan,
-                id=network["id"],
-                cidr4=cidr4,
-                cidr6=cidr6,
-                subnet4=subnets[network["id"], 4],
-                subnet6=subnets.get((network["id"], 6), ""),
-                mtu=network["mtu"],
-            )
-            self._nets_by_id[net.id] = net
-            made.append(net)
-        return made
-
-    def _network(self, plan: NetPlan) -> dict[str, Any]:
-        details: dict[str, Any] = {"name": f"{self.prefix}-{plan.key}"}
-        if plan.provider:
-            details |= {
-                "provider:network_type": "flat",
-                "provider:physical_network": details["name"],
-                "shared": not plan.external,
-                "router:external": plan.external,
-            }
-        return details | ({"mtu": plan.mtu} if plan.mtu else {})
-
-    def _subnets(self, plan: NetPlan, network: str) -> tuple[dict[str, Any], ...]:
-        cidr4, cidr6 = self.ranges.by_key[plan.key]
-        four = {
-            "network_id": network,
-            "ip_version": 4,
-            "cidr": str(cidr4),
-            "gateway_ip": str(cidr4[plan.gateway]),
-            "allocation_pools": [
-                {"start": str(cidr4[_FIRST]), "end": str(cidr4[_LAST])}
-            ],
-            "dns_nameservers": [DNS[0]],
-            "host_routes": [{"destination": ROUTED, "nexthop": str(cidr4[NEXT_HOP])}],
-        }
-        six = {
-            "network_id": network,
-            "ip_version": 6,
-            "cidr": str(cidr6),
-            "ipv6_ra_mode": plan.mode6,
-            "ipv6_address_mode": plan.mode6,
-            "dns_nameservers": [DNS[1]],
-        }
-        return tuple(s for s in (four, six) if s["ip_version"] in plan.versions)
-
-    def _post(
-        self, project: str, kind: str, bodies: Sequence[object]
-    ) -> list[dict[str, Any]]:
-        reply = self.cloud.api(project).network.post(f"/{kind}", json={kind: bodies})
-        if reply.status_code >= 400:
-            raise CloudError(f"cannot make {len(bodies)} {kind}: {reply.text[:300]}")
-        made: list[dict[str, Any]] = reply.json()[kind]
-        return made
+        api = self.cloud.api("demo1").network
+        begin, destroy = self.background.begin, self.cloud.compute().destroy
+        for each in MANY_SITES:
+            if site := self.sites.pop(each.key, None):
+                begin(partial(destroy, site.name))
+                begin(partial(api.delete_port, site.port))
+        for plan in MANY_PLANS:
+            if net := self.nets.pop(plan.key, None):
+                begin(partial(api.delete_network, net.id))
 
     def make_site(self, plan: SitePlan) -> Site:
         """Make a port and an instance on it, with a responder in the instance."""
@@ -246,6 +171,7 @@ class Stage:
 
     def sweep(self) -> None:
         """Delete everything that carries the prefix; what stays becomes a note."""
+        self.background.close()
         mine = [
             n for n in self.cloud.compute().instances() if n.startswith(self.prefix)
         ]
@@ -294,15 +220,3 @@ class Stage:
                 security_group_id=group.id, direction="ingress", ether_type=version
             )
         return str(group.id)
-
-
-def _batches(plans: Iterable[NetPlan]) -> list[list[NetPlan]]:
-    """Return the networks of one project and kind together, up to _BATCH of them."""
-    many: list[NetPlan] = []
-    found: list[list[NetPlan]] = []
-    for plan in plans:
-        if layout.is_many(plan.key):
-            many.append(plan)
-        else:
-            found.append([plan])
-    return found + [many[at : at + _BATCH] for at in range(0, len(many), _BATCH)]

@@ -3,6 +3,7 @@
 import pytest
 from oslo_config import cfg
 
+from calico.model.cloud_settings import CloudSettings
 from calico.model.ids import Invalid
 from calico.server import options
 
@@ -22,6 +23,18 @@ def test_p47_a_prefix_is_allowed_to_all_or_to_one_project() -> None:
         ("2001:db8::/32", "one"),
     ]
     assert settings().allowed_pairs == ()
+
+
+@pytest.mark.parametrize("translates", [False, True])
+def test_s13_source_translation_is_the_operators_choice_and_off_by_default(
+    *, translates: bool
+) -> None:
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[])
+    options.register(conf)
+    if translates:
+        conf.set_override("floating_ip_source_translation", translates, options.GROUP)
+    assert options.read(conf).cloud == CloudSettings(translate_sources=translates)
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1/24", "one=", "everything"])

@@ -1,5 +1,6 @@
 """Neutron's QoS policies become a port's limits; its own policy goes first."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,3 +80,26 @@ def test_an_endpoint_has_the_limits_of_its_policy() -> None:
     assert (found.qos, omitted) == (Qos(dscp=26), [])
     assert translate.endpoint(port(), around)[0].qos == Qos()
     assert translate.endpoint(port(), NOTHING)[0].qos == Qos()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_p16_a_floating_ip_is_limited_by_its_policy_in_bandwidth(*, own: bool) -> None:
+    wanted = port()
+    (fixed,) = wanted["fixed_ips"]
+    floating = {
+        "fixed_ip_address": fixed["ip_address"],
+        "floating_ip_address": "192.0.2.5",
+        "qos_policy_id": "p" if own else None,
+        "qos_network_policy_id": "p",
+    }
+    around = replace(
+        NOTHING,
+        floating={wanted["id"]: [floating]},
+        qos_rules={"p": [MARK, EGRESS]},
+    )
+    endpoint, omitted = translate.endpoint(wanted, around)
+    (nat,) = endpoint.nats
+    assert nat.qos == Qos(egress=Bandwidth(rate=1_000_000, burst=300_000))
+    assert endpoint.qos == Qos()
+    told = ["QoS rule r2 left out: floating IPs are limited in bandwidth alone"]
+    assert [*map(str, omitted)] == (told if own else [])

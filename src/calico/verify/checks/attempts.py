@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from calico.verify.cloud import Address, Site
+from calico.verify.networks import Net
 from calico.verify.parallel import eventually
 from calico.verify.probes.capture import Capture
 from calico.verify.probes.frames import mark_of, transmit
 from calico.verify.probes.shots import ICMP6, UDP, Shot, frame
 from calico.verify.result import Tally
-from calico.verify.stage import Net, Stage
+from calico.verify.stage import Stage
 
 PROJECT = "demo1"
 _EFFECT = 10.0

@@ -169,17 +169,23 @@ def check(stage: Stage, tally: Tally) -> None:
 
 
 def _own_connections(trial: Trial, site: Site) -> None:
-    """What it begins itself it begins as itself (S9)."""
-    others = {f"to {other.short}": other.address(4) for other in trial.sites[1:]}
-    others["to the outside"] = trial.stage.cloud.topology.outside_addresses[0]
-    for name, address in others.items():
+    """What it begins itself it begins as itself (S9).
+
+    To the outside as its floating IP, where the cloud's settings say so.
+    """
+    cloud, itself = trial.stage.cloud, (site.address(4), "itself")
+    own = (trial.address, "its floating IP")
+    others = {f"to {o.short}": (o.address(4), *itself) for o in trial.sites[1:]}
+    leaving = own if cloud.settings().translate_sources else itself
+    others["to the outside"] = (cloud.topology.outside_addresses[0], *leaving)
+    for name, (address, source, words) in others.items():
         seen = ask_stream(site.place, (address, PORT))
         if isinstance(seen, str):
             wrong: str | None = seen
         else:
-            right = seen.address == str(site.address(4))
+            right = seen.address == str(source)
             wrong = None if right else f"it arrives as {seen.address}"
-        trial.tally.case(f"{site.short} {name} as itself", wrong)
+        trial.tally.case(f"{site.short} {name} as {words}", wrong)
 
 
 def _closed(trial: Trial, site: Site) -> None:

@@ -17,9 +17,10 @@ from calico.verify import layout
 from calico.verify.checks import names
 from calico.verify.cloud import Address, Lease, Site
 from calico.verify.layout import SitePlan
+from calico.verify.networks import DNS, NEXT_HOP, ROUTED, Net
 from calico.verify.parallel import eventually, parallel
 from calico.verify.result import Tally
-from calico.verify.stage import DNS, NEXT_HOP, NTP, ROUTED, SEARCH, Net, Stage
+from calico.verify.stage import NTP, SEARCH, Stage
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, in6.h
 _DISCARD = 9
