@@ -75,11 +75,11 @@ def site(cloud: Cloud) -> Site:
     network = cloud.network("10.171.0.0/24")
     gateway = {"external_gateway_info": {"network_id": public["id"]}}
     router = cloud.api.post("routers", router=gateway)
-    _attach(cloud.api, router, network)
+    attach(cloud.api, router, network)
     return Site(cloud, public, network, router)
 
 
-def _attach(api: Api, router: dict[str, Any], network: dict[str, Any]) -> None:
+def attach(api: Api, router: dict[str, Any], network: dict[str, Any]) -> None:
     (subnet,) = api.get(f"subnets?network_id={network['id']}")
     path = f"routers/{router['id']}/add_router_interface"
     api.call("PUT", path, {"subnet_id": subnet["id"]})

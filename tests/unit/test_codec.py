@@ -69,6 +69,7 @@ from calico.model.records import (
     BgpPeer,
     DhcpOption,
     Endpoint,
+    Forwarding,
     HostRoute,
     Nat,
     Node,
@@ -110,6 +111,20 @@ limits = st.builds(
 
 
 @st.composite
+def port_forwardings(draw: st.DrawFn) -> Forwarding:
+    width = draw(st.sampled_from([1, 2, 65535]) | st.integers(1, 65535))
+    to_width = draw(st.sampled_from([1, width]))
+    first, to_first = (draw(st.integers(1, 65536 - w)) for w in (width, to_width))
+    return Forwarding(
+        external=draw(addresses4),
+        protocol=draw(st.sampled_from(sorted(PORT_PROTOCOLS))),
+        ports=PortRange(first=first, last=first + width - 1),
+        internal=draw(addresses4),
+        to=PortRange(first=to_first, last=to_first + to_width - 1),
+    )
+
+
+@st.composite
 def endpoints(draw: st.DrawFn) -> Endpoint:
     port = PortId(draw(uuids))
     groups = draw(st.frozensets(uuids.map(GroupId), max_size=3))
@@ -134,6 +149,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         nats=tuple(
             draw(st.lists(nats, max_size=2, unique_by=lambda nat: nat.external))
         ),
+        forwardings=tuple(draw(st.lists(port_forwardings(), max_size=2))),
         qos=draw(limits),
         groups=groups,
         gateway4=draw(st.none() | addresses4),

@@ -310,3 +310,10 @@ def test_a_packet_that_was_sent_agrees_or_not() -> None:
     assert agrees(found, Sent(arrived=True, detail=""))
     assert not agrees(found, Sent(arrived=False, detail=""))
     assert as_json(found, Sent(arrived=False, detail="gone"))["agree"] is False
+
+
+def test_what_a_forwarded_port_leads_to_is_not_guessed() -> None:
+    there = TwoHosts({OTHER: Forwarded(interface="calico-dhcp")})
+    found = of_words(items(ONE, TWO), there, target="10.65.0.99")
+    assert last(found) == (OTHER, "port forwarding", "unknown")
+    assert not found.complete

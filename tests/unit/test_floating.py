@@ -9,13 +9,12 @@ from tests.policies import OPEN_GROUPS
 from tests.unit.hosts import SUBNET, WIDE, pair, world
 
 from calico.model.codec import encode_endpoint
-from calico.model.ids import Address
 from calico.model.records import Endpoint, Nat
 from calico.plan.antispoof import Element
 from calico.plan.filter import FilterFacts, FilterPlanner
 from calico.plan.host import HostFacts, HostPlan, plan_host
 from calico.plan.items import Route
-from calico.policy.floating import RefusedNat, Standing, Translations
+from calico.policy.floating import Course, RefusedNat, Standing, Translations
 
 A, B, C = endpoint(2), endpoint(3), endpoint(4)
 E = "10.70.0.5"
@@ -142,8 +141,13 @@ def test_s13_a_connection_goes_where_the_floating_ip_leads_now(
 ) -> None:
     current = {IPv4Address(E): IPv4Address("10.65.0.2")}
     standing = Standing(Translations(current=current, subnets=(SUBNET, WIDE)))
-    ends: list[Address] = [ip_address(asked), ip_address(reached)]
-    assert standing.is_stale(*ends) is stale
+    course = Course(
+        protocol=6,
+        source=IPv4Address("198.51.100.80"),
+        asked=ip_address(asked),
+        reached=ip_address(reached),
+    )
+    assert standing.is_stale(course) is stale
 
 
 @pytest.mark.parametrize(
@@ -170,8 +174,14 @@ def test_s13_a_connection_keeps_its_source_while_its_sender_has_that(
 ) -> None:
     current = {IPv4Address(E): IPv4Address("10.65.0.2")}
     standing = Standing(Translations(current=current, subnets=(SUBNET, WIDE)))
-    ends = [ip_address(each) for each in (source, seen_as, asked)]
-    assert standing.has_lost_source(*ends) is lost
+    course = Course(
+        protocol=6,
+        source=ip_address(source),
+        seen_as=ip_address(seen_as),
+        asked=ip_address(asked),
+        reached=current[IPv4Address(E)] if asked == E else ip_address(asked),
+    )
+    assert standing.is_stale(course) is lost
 
 
 def test_floating_ips_are_stored_as_calico_does() -> None:

@@ -15,7 +15,7 @@ from calico.agent.keeper import Outcome
 from calico.model.groups import Groups
 from calico.model.ids import Address
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
-from calico.plan.antispoof import FLOATING
+from calico.plan.antispoof import FLOATING, FORWARDED
 from calico.policy.floating import Standing
 from calico.policy.flows import Connections
 from calico.reconcile.filter import FilterChange
@@ -36,6 +36,7 @@ _POLICY_PARTS = (
     "before",
     "after",
     FLOATING,
+    FORWARDED,
 )
 
 
@@ -97,7 +98,7 @@ class Cutter:
 
         try:
             for one in self._tracked.read(concern):
-                if _is_stale(one, standing):
+                if standing.is_stale(one.course):
                     stale.append(one)
                     continue
                 allowed = judge.allow(one.packet)
@@ -110,17 +111,6 @@ class Cutter:
             return [Problem("connections", "judge", str(e))]
         self._due = bool(problems)
         return problems
-
-
-def _is_stale(one: Connection, standing: Standing) -> bool:
-    """Tell whether a translation of a connection does not hold any more."""
-    source, reached = one.packet.source, one.packet.destination
-    asked = one.asked or reached
-    if standing.is_stale(asked, reached):
-        return True
-    return one.seen_as is not None and standing.has_lost_source(
-        source, one.seen_as, asked
-    )
 
 
 def concerns_policy(change: FilterChange) -> bool:

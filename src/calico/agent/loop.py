@@ -361,6 +361,9 @@ def _refusals(plan: HostPlan) -> Iterator[Problem]:
     for nat in plan.refused_nats:
         wish = f"translate {nat.external}"
         yield Problem(f"port {nat.port}", wish, nat.reason, lasting=True)
+    for refusal in plan.refused_forwardings:
+        wish = f"do {refusal.forwarding}"
+        yield Problem(f"port {refusal.port}", wish, refusal.reason, lasting=True)
 
 
 def _guarded(

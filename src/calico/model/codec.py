@@ -40,8 +40,10 @@ from calico.model.records import (
     AddressPair,
     DhcpOption,
     Endpoint,
+    Forwarding,
     HostRoute,
     Nat,
+    PortRange,
     Subnet,
 )
 from calico.model.resource import (
@@ -169,6 +171,7 @@ def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
             for nat in endpoint.nats
             if (controls := encode_qos(nat.qos))
         },
+        "port-forwardings": [encode_forwarding(f) for f in endpoint.forwardings],
     }
     texts = {
         "network-id": endpoint.network,
@@ -214,6 +217,9 @@ def parse_endpoint(value: bytes) -> Endpoint:
         ),
         granted=tuple(parse_prefix(p) for p in notes.json("granted-pairs", list)),
         nats=_nats(items(spec, "ipNATs"), notes.json("floating-qos", dict)),
+        forwardings=tuple(
+            parse_forwarding(entry) for entry in notes.json("port-forwardings", list)
+        ),
         qos=parse_qos(spec),
         groups=frozenset(
             GroupId(name.removeprefix(SG_LABEL))
@@ -303,6 +309,40 @@ def _nat(entry: object, limits: Json) -> Nat:
         internal=parse_address(entry.get("internalIP")),
         external=external,
         qos=parse_controls(limits.get(str(external), {})),
+    )
+
+
+def encode_forwarding(forwarding: Forwarding) -> list[str | int]:
+    """Return a forwarding as it is stored: an entry of a list in an annotation."""
+    ports, to = forwarding.ports, forwarding.to
+    outside = (str(forwarding.external), forwarding.protocol, ports.first, ports.last)
+    return [*outside, str(forwarding.internal), to.first, to.last]
+
+
+def parse_forwarding(entry: object) -> Forwarding:
+    """Return what such an entry says; Invalid names one that says nothing."""
+    match entry:
+        case [
+            str(external),
+            int(protocol),
+            int(first),
+            int(last),
+            str(internal),
+            int(to_first),
+            int(to_last),
+        ]:
+            pass
+        case _:
+            raise Invalid(f"port-forwardings entry {entry!r}")
+    outside, inside = parse_address(external), parse_address(internal)
+    if not (isinstance(outside, IPv4Address) and isinstance(inside, IPv4Address)):
+        raise Invalid(f"port-forwardings entry {entry!r} is not of IPv4")
+    return Forwarding(
+        external=outside,
+        protocol=protocol,
+        ports=PortRange(first=first, last=last),
+        internal=inside,
+        to=PortRange(first=to_first, last=to_last),
     )
 
 

@@ -7,6 +7,7 @@ written for people and other tools, never read back, and no part of equality.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -66,6 +67,57 @@ class Nat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortRange:
+    """TCP, UDP or SCTP ports, both ends included."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last <= 65535:
+            raise Invalid(f"ports {self.first}:{self.last}")
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        return str(self.first) if len(self) == 1 else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forwarding:
+    """Ports of a floating IP, `external`, that lead to ports of an address.
+
+    As many on either side, one to one in order, or many to a single one.
+    """
+
+    external: IPv4Address
+    protocol: int
+    ports: PortRange
+    internal: IPv4Address
+    to: PortRange
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PORT_PROTOCOLS:
+            raise Invalid(f"{self}: protocol {self.protocol} has no ports")
+        if not (self.ports.first and self.to.first):
+            raise Invalid(f"{self}: port 0")
+        if len(self.to) not in {1, len(self.ports)}:
+            raise Invalid(f"{self}: {len(self.ports)} ports to {len(self.to)}")
+
+    def __str__(self) -> str:
+        return (
+            f"forwarding of {self.external}:{self.ports} to {self.internal}:{self.to}"
+        )
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield each port of the floating IP, and the one that it leads to."""
+        step = 0 if len(self.to) == 1 else 1
+        for place in range(len(self.ports)):
+            yield self.ports.first + place, self.to.first + step * place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DhcpOption:
     """One of Neutron's extra_dhcp_opts: a name or number, a value, a family (4, 6)."""
 
@@ -92,7 +144,8 @@ class Endpoint:
     security groups. `port_security` False lifts anti-spoofing and groups. The names are
     for people and existing tools only (labels), nothing is decided by them. `granted`
     are what of the pairs rests on more than the project's subnets (policy.ownership).
-    `nats` are the floating IPs, `qos` what it may send and be sent at most.
+    `nats` are the floating IPs, `forwardings` those of which it serves single ports, be
+    they its own or another port's, `qos` what it may send and be sent at most.
     `arriving_from` is the host that the instance still runs on, `leaving_to` the one
     that it moves to (live migration). `aliases` are names in DNS besides `fqdn`.
     """
@@ -108,6 +161,7 @@ class Endpoint:
     pairs: tuple[AddressPair, ...] = ()
     granted: tuple[Prefix, ...] = ()
     nats: tuple[Nat, ...] = ()
+    forwardings: tuple[Forwarding, ...] = ()
     qos: Qos = UNLIMITED
     groups: frozenset[GroupId] = frozenset()
     gateway4: IPv4Address | None = None
@@ -174,18 +228,6 @@ class Subnet:
             raise Invalid(f"subnet {self.id}: gateway {self.gateway} of other family")
         if not 68 <= self.mtu <= 65535:
             raise Invalid(f"subnet {self.id}: MTU {self.mtu}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortRange:
-    """TCP, UDP or SCTP ports, both ends included."""
-
-    first: int
-    last: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.last <= 65535:
-            raise Invalid(f"ports {self.first}:{self.last}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ in the kernel (P52).
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from calico.model.records import Endpoint
 
 _GATES = ("from_port", "to_port", "out_policy", "in_policy")
 FLOATING = "floating4"  # the map of floating IPs to addresses (plan.nat)
+FORWARDED = "forwarded4"  # the map of their ports to others' (plan.forwarding)
 OUTGOING = "outgoing4"  # the map of ports' addresses to floating IPs (plan.outgoing)
 LANES_TO, LANES_FROM = "lanes_to", "lanes_from"  # of floating IPs (plan.lanes)
-_MAPS = frozenset({FLOATING, OUTGOING, LANES_TO, LANES_FROM})
+_MAPS = frozenset({FLOATING, FORWARDED, OUTGOING, LANES_TO, LANES_FROM})
 # The maps of packet rates and of marks (plan.limits).
 FROM_RATE, TO_RATE, MARKS = "from_rate", "to_rate", "marks"
 _VERDICT_MAP = re.compile(
@@ -86,8 +88,12 @@ def sources(endpoint: Endpoint) -> dict[Mac, tuple[Prefix, ...]]:
     return {mac: _without_overlaps(prefixes) for mac, prefixes in found.items()}
 
 
+@lru_cache(maxsize=1 << 16)
 def single(address: Address) -> Prefix:
-    """Return the prefix that holds one address and no other."""
+    """Return the prefix that holds one address and no other.
+
+    Remembered: a host asks for those of all its addresses in each pass.
+    """
     if isinstance(address, IPv4Address):
         return IPv4Network(address)
     return IPv6Network(address)

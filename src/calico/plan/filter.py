@@ -20,6 +20,8 @@ from calico.plan.antispoof import (
     is_gate,
     port_elements,
 )
+from calico.plan.forwarding import PARTS as FORWARDING
+from calico.plan.forwarding import forwarding_elements
 from calico.plan.host_policy import Guarded, host_section
 from calico.plan.lanes import PARTS as LANES
 from calico.plan.lanes import Limited, lane_elements, lanes_of
@@ -306,7 +308,7 @@ def merged(sections: Iterable[Section]) -> Section:
 def _common(slots: int, uplinks: tuple[str, ...], limit: LogLimit) -> Section:
     section = dispatch_section(slots)
     section.parts |= fixed_parts()
-    fixed = (*PARTS, *OUTGOING, *LIMITS)
+    fixed = (*PARTS, *FORWARDING, *OUTGOING, *LIMITS)
     for part in (*passage(uplinks), *limit_chains(limit), *fixed):
         section.add(part)
     return section
@@ -373,6 +375,7 @@ def _port(
             **dict(slot_elements(endpoint)),
             # No route leads to a floating IP whose interface is not there.
             **(dict(floating_elements(endpoint)) if is_open else {}),
+            **(dict(forwarding_elements(endpoint)) if is_open else {}),
             **dict.fromkeys(logged_elements(endpoint.interface, events), ""),
             **{Element("inet", name, interface): f"jump {c}" for name, c in ways},
         },

@@ -7,6 +7,7 @@ from dataclasses import replace
 from calico.model.ids import InterfaceName, Mac, PortId, Prefix
 from calico.model.records import Endpoint
 from calico.plan.antispoof import single
+from calico.plan.items import DHCP_BRIDGE
 
 
 def homes(
@@ -25,6 +26,9 @@ def homes(
             fixed[single(address)][endpoint.interface] = endpoint.mac
         for nat in endpoint.nats:
             floating[single(nat.external)][endpoint.interface] = endpoint.mac
+        for one in endpoint.forwardings:
+            # What is not forwarded is no instance's, and ends there (plan.forwarding).
+            floating[single(one.external)][DHCP_BRIDGE] = endpoint.mac
         for pair in endpoint.pairs:
             paired[pair.prefix].setdefault(endpoint.interface, pair.mac)
     return {**paired, **floating, **fixed}
@@ -35,5 +39,8 @@ def without_nats(
 ) -> tuple[Endpoint, ...]:
     """Take from awaited ports their floating IPs, which lead elsewhere until then."""
     return tuple(
-        replace(e, nats=()) if e.port in awaited and e.nats else e for e in endpoints
+        replace(e, nats=(), forwardings=())
+        if e.port in awaited and (e.nats or e.forwardings)
+        else e
+        for e in endpoints
     )

@@ -5,7 +5,7 @@ is a mapping of keys to items (`plan.items`), and so is what the kernel is found
 have: `diff` of the two is all that there is to do.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
@@ -15,6 +15,7 @@ from ipaddress import (
 )
 
 from calico.model.ids import (
+    Address,
     DeviceId,
     Interface,
     InterfaceName,
@@ -52,6 +53,7 @@ from calico.plan.logged import LogLimit
 from calico.plan.policy import Section
 from calico.plan.shaping import shapers
 from calico.policy.floating import RefusedNat, Translations, settle
+from calico.policy.forwarding import RefusedForwarding, settle_forwardings, targets
 from calico.policy.ownership import RefusedPair, confine
 
 _GLOBAL = {
@@ -116,9 +118,9 @@ class Refused:
 class HostPlan:
     """The wanted state of a host. `served` are the endpoints whose link exists.
 
-    Endpoints are without their `refused_pairs` and `refused_nats`. `awaited` are those
-    of `served` whose instance still runs elsewhere, each with the routes to make when
-    it comes.
+    Endpoints are without their `refused_pairs`, `refused_nats` and
+    `refused_forwardings`. `awaited` are those of `served` whose instance still runs
+    elsewhere, each with the routes to make when it comes.
     """
 
     state: State
@@ -129,6 +131,7 @@ class HostPlan:
     refused: tuple[Refused, ...] = field(default=())
     refused_pairs: tuple[RefusedPair, ...] = ()
     refused_nats: tuple[RefusedNat, ...] = ()
+    refused_forwardings: tuple[RefusedForwarding, ...] = ()
     translations: Translations = field(default_factory=Translations)
 
     @property
@@ -150,6 +153,9 @@ def plan_host(
     accepted, refused = accept(world.endpoints)
     accepted, refused_pairs = confine(accepted, world.subnets.values())
     accepted, refused_nats = _settle(accepted, world, facts)
+    accepted, refused_forwardings = settle_forwardings(
+        accepted, world.subnets.values(), _own(facts)
+    )
     awaited = {e.port for e in accepted if _is_awaited(e, facts)}
     accepted = without_nats(accepted, awaited)
     served = tuple(e for e in accepted if e.interface in facts.taps)
@@ -180,18 +186,20 @@ def plan_host(
         refused=refused,
         refused_pairs=refused_pairs,
         refused_nats=refused_nats,
-        translations=Translations(
-            current=dict(_translations(present)), subnets=world.subnets.values()
-        ),
+        refused_forwardings=refused_forwardings,
+        translations=_translations(present, world),
     )
+
+
+def _own(facts: HostFacts) -> set[Address | None]:
+    return {facts.address4, facts.address6}
 
 
 def _settle(
     endpoints: Iterable[Endpoint], world: World, facts: HostFacts
 ) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
     """Take away the floating IPs that ports must not have, or not without limits."""
-    own = {facts.address4, facts.address6}
-    settled, refused = settle(endpoints, world.subnets.values(), own)
+    settled, refused = settle(endpoints, world.subnets.values(), _own(facts))
     limited, unlimited = refuse_unlimited(settled, facts.uplinks)
     return limited, refused + unlimited
 
@@ -305,13 +313,19 @@ def _rp_filter(endpoint: Endpoint) -> str:
     return "1" if strict else "0"
 
 
-def _translations(
-    served: Iterable[Endpoint],
-) -> Iterator[tuple[IPv4Address, IPv4Address]]:
-    for endpoint in served:
-        for nat in endpoint.nats:
-            if isinstance(nat.external, IPv4Address):
-                yield nat.external, IPv4Address(nat.internal)
+def _translations(served: Collection[Endpoint], world: World) -> Translations:
+    return Translations(
+        current={
+            nat.external: nat.internal
+            for endpoint in served
+            for nat in endpoint.nats
+            if isinstance(nat.external, IPv4Address)
+            and isinstance(nat.internal, IPv4Address)
+        },
+        forwarded=targets(served),
+        local=frozenset(a for e in served for a in e.addresses),
+        subnets=world.subnets.values(),
+    )
 
 
 def _routes(served: Iterable[Endpoint], facts: HostFacts) -> Iterator[Item]:

@@ -13,6 +13,7 @@ Every kind of item has a mark by which it is ours:
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
@@ -118,6 +119,12 @@ Key = tuple[int, str, str]  # rank of the kind, and what names one of the kind
 State = Mapping[Key, Item]
 
 
+@lru_cache(maxsize=1 << 16)
+def _text(prefix: Prefix) -> str:
+    """Return a prefix as text; remembered, since each pass asks for all routes'."""
+    return str(prefix)
+
+
 def key_of(item: Item) -> Key:
     """Return an item's key. The rank is the order of making: see `apply_order`."""
     key: Key
@@ -133,7 +140,7 @@ def key_of(item: Item) -> Key:
             key = (rank, interface, str(address))
         case Route(destination=destination) | Multipath(destination=destination):
             # Either replaces the other; but a metric makes it another route.
-            key = (5, str(destination), "yielding" if item.yielding else "")
+            key = (5, _text(destination), "yielding" if item.yielding else "")
         case Shaper(interface, direction):
             key = (6, interface, direction.value)
         case LaneLink():

@@ -13,6 +13,9 @@ from ipaddress import IPv4Address, IPv4Network
 from calico.model.ids import Address, PortId
 from calico.model.records import Endpoint, Nat, Subnet
 
+Socket = tuple[IPv4Address, int, int]
+"""An address, a protocol and a port."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedNat:
@@ -38,7 +41,10 @@ class Space:
 
     def __contains__(self, address: IPv4Address) -> bool:
         number = int(address)
-        return any(number & mask in some for mask, some in self._networks.items())
+        for mask, some in self._networks.items():  # noqa: SIM110 - three times as fast
+            if number & mask in some:
+                return True
+        return False
 
     def is_gateway(self, address: IPv4Address) -> bool:
         """Tell whether an address is the gateway of one of the subnets."""
@@ -47,49 +53,83 @@ class Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translations:
-    """What a host translates: floating IPs to ports' addresses.
+    """What a host translates: floating IPs to ports' addresses, single ports of others.
 
-    `subnets` are the cloud's: an address in them is translated by nobody else.
+    `forwarded` are these, `local` the addresses of the host's own ports. `subnets` are
+    the cloud's: an address in them is translated by nobody else.
     """
 
     current: Mapping[IPv4Address, IPv4Address] = field(default_factory=dict)
+    forwarded: Mapping[Socket, tuple[IPv4Address, int]] = field(default_factory=dict)
+    local: Collection[Address] = ()
     subnets: Collection[Subnet] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """Where a connection was to go, where it went, and whom it was seen as from.
+
+    `seen_as` is there if that is not its `source`.
+    """
+
+    protocol: int
+    source: Address
+    seen_as: Address | None = None
+    asked: Address
+    asked_port: int | None = None
+    reached: Address
+    reached_port: int | None = None
 
 
 class Standing:
     """Tells which connections are to what a host translates now, and which are not."""
 
     def __init__(self, now: Translations) -> None:
-        self._current = now.current
+        self._now = now
+        self._forwarded = {external for external, _, _ in now.forwarded}
         self._space = Space(now.subnets)
 
     def concern(self, address: Address) -> bool:
         """Tell whether an address is a floating IP that this host serves."""
-        return address in self._current
+        return address in self._now.current or address in self._forwarded
 
-    def is_stale(self, asked: Address, reached: Address) -> bool:
-        """Tell whether a connection to `asked` must not go on reaching `reached`."""
+    def is_stale(self, course: Course) -> bool:
+        """Tell whether a translation of a connection does not hold any more."""
+        return self._is_astray(course) or self._has_lost_source(course)
+
+    def _is_astray(self, course: Course) -> bool:
+        """Tell whether it must not go on where it goes."""
+        asked, reached = course.asked, course.reached
         if not isinstance(asked, IPv4Address):
             return False
-        wanted = self._current.get(asked)
+        wanted = self._now.current.get(asked)
         if wanted is not None:
             return reached != wanted
+        if course.asked_port is not None:
+            socket = (asked, course.protocol, course.asked_port)
+            target = self._now.forwarded.get(socket)
+            if target is not None:
+                return target != (reached, course.reached_port) or self._strays(course)
         return reached != asked and asked in self._space
 
-    def has_lost_source(
-        self, source: Address, seen_as: Address, asked: Address
-    ) -> bool:
-        """Tell whether a connection must not go on being seen as from `seen_as`.
+    def _strays(self, course: Course) -> bool:
+        """Tell whether answers would come from elsewhere, and pass this host by."""
+        return course.seen_as is None and course.reached not in self._now.local
+
+    def _has_lost_source(self, course: Course) -> bool:
+        """Tell whether it must not go on being seen as from whom it is.
 
         Only a floating IP that is elsewhere now is lost: that the cloud's settings say
-        something else is about connections to come. What speaks to its own floating IP
-        is seen as from that, whatever its address.
+        something else is about connections to come. What speaks to its own floating IP,
+        or is forwarded by one to another host, is seen as from that, whatever its
+        address.
         """
-        if seen_as == asked:
+        seen_as = course.seen_as
+        if seen_as is None or seen_as == course.asked:
             return False
         if not isinstance(seen_as, IPv4Address) or seen_as not in self._space:
             return False
-        return self._current.get(seen_as) != source
+        return self._now.current.get(seen_as) != course.source
 
 
 def settle(
@@ -150,13 +190,26 @@ class _Judge:
             return
         if internal.version != 4 or internal not in endpoint.addresses:
             yield f"{internal} is no IPv4 address of the port"
-        if external in self._own:
-            yield "it is the host's own address"
-        if external not in self._space:
-            yield "it is in no subnet"
-        if self._space.is_gateway(external):
-            yield "it is the gateway of a subnet"
-        if external in self._fixed:
-            yield f"it is an address of port {self._fixed[external]}"
+        yield from objections_to(external, self._space, self._own, self._fixed)
         if external in self._taken:
             yield f"it is a floating IP of port {self._taken[external]}"
+
+
+def objections_to(
+    external: IPv4Address,
+    space: Space,
+    own: Collection[Address | None],
+    fixed: Mapping[Address, PortId],
+) -> Iterator[str]:
+    """Yield why a host must not serve a floating IP, whatever it leads to.
+
+    `own` are the host's addresses, `fixed` those of its ports.
+    """
+    if external in own:
+        yield "it is the host's own address"
+    if external not in space:
+        yield "it is in no subnet"
+    if space.is_gateway(external):
+        yield "it is the gateway of a subnet"
+    if external in fixed:
+        yield f"it is an address of port {fixed[external]}"

@@ -22,6 +22,7 @@ from sqlalchemy import orm as sa_orm
 from calico.model.ids import host_side_mac, parse_mac
 from calico.server import (
     bindings,
+    forwarding,
     guard,
     inventory,
     journal,
@@ -68,6 +69,7 @@ class CalicoMechanismDriver(api.MechanismDriver):
         journal.watch_address_groups(sa.event.listen)
         journal.watch_logs(sa.event.listen)
         bindings.watch(sa.event.listen, self._publisher.wake)
+        forwarding.watch(sa.event.listen, self._publisher.wake)
         self._logging = LogDriver(self._publisher.wake)
         self._guard = guard.Guard(self._settings.allowed_pairs, sa.event.listen)
         self._space = AddressSpace(
@@ -140,13 +142,16 @@ class CalicoMechanismDriver(api.MechanismDriver):
         was_ours = _is_ours(context.original_binding_levels)
         if not (ours or was_ours) or not _is_news(context.original, context.current):
             return
-        journal.mark(context.plugin_context, Subject(Kind.PORT, context.current["id"]))
+        journal.mark(context.plugin_context, *_port_subjects(context))
         if ours and not was_ours:
             _block_status(context)
 
     def update_port_postcommit(self, context: Any) -> None:
         """Have the port published, if its journal says so."""
-        self._publisher.wake(Subject(Kind.PORT, context.current["id"]))
+        subjects = [Subject(Kind.PORT, context.current["id"])]
+        if _is_news(context.original, context.current):
+            subjects = _port_subjects(context)
+        self._publisher.wake(*subjects)
 
     def delete_port_precommit(self, context: Any) -> None:
         """Journal a port that was bound here."""
@@ -281,6 +286,13 @@ def _vif_details(port: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_ours(levels: Any) -> bool:
     return any(level[api.BOUND_DRIVER] == NAME for level in levels or ())
+
+
+def _port_subjects(context: Any) -> list[Subject]:
+    """Return a port, and those that may have to do what it does for them."""
+    port = context.current["id"]
+    others = forwarding.companions(context.plugin_context, port)
+    return [Subject(Kind.PORT, port), *others]
 
 
 def _is_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from neutron_lib.db import api as db_api
 from neutron_lib.plugins import constants as plugin_types
 from neutron_lib.plugins import directory
 
-from calico.server import floating_qos
+from calico.server import floating_qos, forwarding
 from calico.server.db.models import JournalRow
 from calico.server.driver_name import NAME
 from calico.server.journal import Kind, Subject
@@ -68,12 +68,13 @@ def of_ports(
 
 
 def ports_of_router(context: Any, router: str) -> list[Subject]:
-    """Return the ports that have a floating IP by a router."""
+    """Return the ports that have a floating IP, or a port of one, by a router."""
     query = sa.select(Row.fixed_port_id).where(
         Row.router_id == router, Row.fixed_port_id.is_not(None)
     )
     with db_api.CONTEXT_READER.using(context):
         found = set(context.session.scalars(query))
+        found |= set(context.session.scalars(forwarding.of_router(router)))
     return [Subject(Kind.PORT, port) for port in sorted(found)]
 
 
@@ -103,6 +104,9 @@ def settle_within(context: Any, ports: Collection[str] | None) -> None:
 def _wrong(ports: Collection[str] | None) -> Any:
     """Return a query for the floating IPs with a wrong status, and the right one."""
     port, router = models_v2.Port, l3_models.Router
+    serving: Any = Row.fixed_port_id
+    if forwarding.are_served():
+        serving = sa.func.coalesce(serving, forwarding.serving_port())
     works = sa.and_(
         port.status == constants.PORT_STATUS_ACTIVE,
         port.admin_state_up,
@@ -111,22 +115,28 @@ def _wrong(ports: Collection[str] | None) -> Any:
     )
     wanted = sa.case((works, _ACTIVE), else_=_DOWN)
     pending = sa.exists().where(
-        JournalRow.kind == Kind.PORT.value, JournalRow.id == Row.fixed_port_id
+        JournalRow.kind == Kind.PORT.value, JournalRow.id == port.id
     )
     query = (
         sa.select(Row, wanted)
-        .outerjoin(port, port.id == Row.fixed_port_id)
+        .select_from(Row)
+        .outerjoin(port, port.id == serving)
         .outerjoin(router, router.id == Row.router_id)
         .where(Row.status != wanted, sa.or_(wanted == _DOWN, ~pending))
     )
-    return query if ports is None else query.where(Row.fixed_port_id.in_(ports))
+    if ports is None:
+        return query
+    concerned = Row.fixed_port_id.in_(ports)
+    if forwarding.are_served():
+        concerned |= Row.id.in_(forwarding.floating_ips_of(ports))
+    return query.where(concerned)
 
 
 def _is_bound() -> Any:
     """Return the condition that a floating IP's port is bound by this driver."""
     binding, level = ml2_models.PortBinding, ml2_models.PortBindingLevel
     return sa.exists().where(
-        binding.port_id == Row.fixed_port_id,
+        binding.port_id == models_v2.Port.id,
         binding.status == constants.ACTIVE,
         level.port_id == binding.port_id,
         level.host == binding.host,

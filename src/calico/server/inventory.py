@@ -31,6 +31,7 @@ from calico.server import (
     bindings,
     floating,
     floating_qos,
+    forwarding,
     grounds,
     options,
     translate,
@@ -98,6 +99,7 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
         group_names=group_names,
         grounds=_grounds(context, ports),
         floating=floats,
+        forwardings=forwarding.of_ports(context, {port["id"] for port in ports}),
         qos_rules=_qos_rules(context, filter(None, [*map(policy_of, ports), *limited])),
     )
 

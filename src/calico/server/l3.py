@@ -6,7 +6,7 @@ packet. What it decides is which ports may have floating IPs of which external n
 
 Extensions that promise more are not loaded, so that Neutron itself refuses their
 attributes: extra routes, source translation at a gateway, distributed and highly
-available routers, flavours, port forwarding, limits of a router's gateway.
+available routers, flavours, limits of a router's gateway.
 """
 
 from collections.abc import Collection, Mapping

@@ -20,7 +20,7 @@ from neutron_lib.api.definitions import (
 from oslo_config import cfg
 
 from calico.server.qos import EXTENSION
-from calico.server.rivals import ROUTER_PROVIDER
+from calico.server.rivals import FORWARDING_PROVIDER, ROUTER_PROVIDER
 
 ML2_DEFAULTS = {
     "type_drivers": ["local", "flat"],
@@ -39,8 +39,8 @@ _NOT_OFFERED = frozenset(
         vlantransparent.ALIAS,
     }
 )
-# Routers and floating IPs, the logs of security groups, and QoS.
-SERVICE_PLUGINS = (ROUTER_PROVIDER, "log", EXTENSION)
+# Routers, floating IPs and ports of them, the logs of security groups, and QoS.
+SERVICE_PLUGINS = (ROUTER_PROVIDER, FORWARDING_PROVIDER, "log", EXTENSION)
 
 
 class CalicoPlugin(Ml2Plugin):

@@ -34,6 +34,7 @@ from calico.model.records import (
     AddressPair,
     DhcpOption,
     Endpoint,
+    Forwarding,
     HostRoute,
     Member,
     Nat,
@@ -96,6 +97,7 @@ class Surroundings:
     group_names: Mapping[str, str]
     grounds: Grounds = field(default_factory=Grounds)
     floating: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
+    forwardings: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
     qos_rules: Mapping[str, Sequence[Neutron]] = field(default_factory=dict)
 
 
@@ -148,6 +150,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         addresses=tuple(sorted(_fixed(port), key=lambda a: (a.version, a))),
         pairs=_parts(port.get("allowed_address_pairs"), pair, omitted),
         nats=_nats(port, around, omitted),
+        forwardings=_forwardings(port, around, omitted),
         qos=qos,
         groups=groups,
         gateway4=next((g for g in gateways if isinstance(g, IPv4Address)), None),
@@ -347,6 +350,29 @@ def _nats(
 
     found = _parts(around.floating.get(port["id"]), nat, omitted)
     return tuple(sorted(found, key=lambda one: (one.external.version, one.external)))
+
+
+def _forwardings(
+    port: Neutron, around: Surroundings, omitted: list[Omitted]
+) -> tuple[Forwarding, ...]:
+    found = _parts(around.forwardings.get(port["id"]), forwarding, omitted)
+    return tuple(sorted(found, key=lambda f: (f.external, f.protocol, f.ports.first)))
+
+
+def forwarding(row: Neutron) -> Forwarding:
+    """Return what ports of a floating IP lead to; Invalid for what hosts cannot do."""
+    number = protocol(row["protocol"], 4)
+    if number is None:
+        raise Invalid("no protocol")
+    return Forwarding(
+        external=IPv4Address(row["floating_ip_address"]),
+        protocol=number,
+        ports=PortRange(
+            first=row["external_port_start"], last=row["external_port_end"]
+        ),
+        internal=IPv4Address(row["internal_ip_address"]),
+        to=PortRange(first=row["internal_port_start"], last=row["internal_port_end"]),
+    )
 
 
 def dhcp_option(option: Neutron) -> DhcpOption:

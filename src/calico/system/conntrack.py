@@ -17,6 +17,7 @@ from calico.model.ids import Address
 from calico.model.records import ICMP, PORT_PROTOCOLS
 from calico.plan.ruleset import CUT
 from calico.policy.evaluate import Packet
+from calico.policy.floating import Course
 from calico.reconcile.problem import Problem
 from calico.system.nfnetlink import (
     ACK,
@@ -58,7 +59,23 @@ class Connection:
     cut: bool
     key: bytes
     asked: Address | None = None
+    asked_port: int | None = None
     seen_as: Address | None = None
+
+    @property
+    def course(self) -> Course:
+        """Return where it was to go, and where it went."""
+        packet = self.packet
+        port = packet.port if self.asked is None else self.asked_port
+        return Course(
+            protocol=packet.protocol,
+            source=packet.source,
+            seen_as=self.seen_as,
+            asked=self.asked or packet.destination,
+            asked_port=port,
+            reached=packet.destination,
+            reached_port=packet.port,
+        )
 
 
 def read_connections(concern: Callable[[Address], bool]) -> Iterator[Connection]:
@@ -154,12 +171,18 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     key = found[_TUPLE]
     parts = attributes(key)
     source, destination = _ends(parts)
-    asked = seen_as = None
+    proto = attributes(parts[_PROTO])
+    asked = asked_port = seen_as = None
     status = int.from_bytes(found[_STATUS], "big")
     if status & (_SEEN_AS_ANOTHER | _LED_ELSEWHERE):
-        answerer, answered = _ends(attributes(found[_REPLY]))
+        answer = attributes(found[_REPLY])
+        answerer, answered = _ends(answer)
         if status & _LED_ELSEWHERE:
             asked, destination = destination, answerer
+            if _DESTINATION_PORT in proto:
+                asked_port = int.from_bytes(proto[_DESTINATION_PORT], "big")
+                reached = attributes(answer[_PROTO])[_SOURCE_PORT]
+                proto = {**proto, _DESTINATION_PORT: reached}
         if answered != source:  # and not a port alone
             seen_as = answered
     elif not concern(source) and not concern(destination):
@@ -167,10 +190,11 @@ def _connection(body: bytes, concern: Callable[[Address], bool]) -> Connection |
     mark = int.from_bytes(found.get(_MARK, b"\0"), "big")
     zone = found.get(_ZONE)
     return Connection(
-        packet=_packet(source, destination, attributes(parts[_PROTO])),
+        packet=_packet(source, destination, proto),
         cut=bool(mark & CUT),
         key=attribute(_TUPLE | NESTED, key) + (attribute(_ZONE, zone) if zone else b""),
         asked=asked,
+        asked_port=asked_port,
         seen_as=seen_as,
     )
 

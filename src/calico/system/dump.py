@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -186,17 +187,16 @@ def _routes(
         _, length, _, _, table, protocol, *_ = _ROUTE.unpack_from(message)
         if protocol != PROTOCOL or table != _MAIN_TABLE:
             continue
-        found = attributes(message, _ROUTE.size)
+        # Those of IPv6 say when they were last used.
+        read = _remembered if family == socket.AF_INET else attributes
+        found = read(message, _ROUTE.size)
         (index,) = struct.unpack("=i", found.get(4, b"\0\0\0\0"))
         name = names.get(index, InterfaceName(""))
         source = _ip(found[7]) if 7 in found else None
         (metric,) = struct.unpack("=I", found.get(6, bytes(4)))  # RTA_PRIORITY
         yielding = metric == YIELDING_METRIC
-        destination: Prefix
-        if family == socket.AF_INET:
-            destination = IPv4Network((found.get(1, bytes(4)), length))
-        else:
-            destination = IPv6Network((found.get(1, bytes(16)), length))
+        size = 4 if family == socket.AF_INET else 16
+        destination = _prefix(found.get(1, bytes(size)), length)
         if 9 in found:  # RTA_MULTIPATH
             hops = sorted(
                 _hops(found[9], names), key=lambda h: (h.interface, str(h.via))
@@ -224,6 +224,14 @@ def _ip(octets: bytes) -> Address:
     return IPv4Address(octets) if len(octets) == 4 else IPv6Address(octets)
 
 
+@lru_cache(maxsize=1 << 16)
+def _prefix(octets: bytes, length: int) -> Prefix:
+    """Return a prefix; remembered, since most routes are the last pass's."""
+    if len(octets) == 4:
+        return IPv4Network((octets, length))
+    return IPv6Network((octets, length))
+
+
 def _mac(octets: bytes) -> Mac:
     return Mac(octets.hex(":"))
 
@@ -243,6 +251,10 @@ def attributes(message: bytes, position: int) -> Attributes:
             found[kind] = message[position + 4 : position + length]
         position += (length + 3) & ~3
     return found
+
+
+_remembered = lru_cache(maxsize=1 << 16)(attributes)
+"""Attributes of messages, most of which are the last pass's; not to be changed."""
 
 
 def dump_table(kernel: socket.socket, kind: int, request: bytes) -> Iterator[bytes]:

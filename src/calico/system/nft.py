@@ -176,8 +176,15 @@ def _set(body: Mapping[str, Any]) -> Set:
         interval="interval" in body.get("flags", ()),
         verdicts=body.get("map") == "verdict",
         counted="stmt" in body,
-        to=body.get("map", "verdict").replace("verdict", ""),
+        to=_target(body.get("map", "verdict")),
     )
+
+
+def _target(written: str | list[str]) -> str:
+    """Return the type of what a map leads to; empty for verdicts."""
+    if isinstance(written, list):
+        return " . ".join(written)
+    return written.replace("verdict", "")
 
 
 def _elements(
@@ -198,6 +205,8 @@ def _entry(written: Any) -> tuple[Any, str]:
     match written:
         case [key, str(value)]:
             return key, value
+        case [key, {"concat": parts}]:
+            return key, " . ".join(map(str, parts))
         case [key, verdict]:
             return key, _verdict(verdict)
         case {"elem": {"val": key, **more}}:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from calico.plan.antispoof import Element
 from calico.plan.ruleset import TABLE, Set
@@ -112,7 +112,7 @@ def _messages(
                     _LIST_ELEMENT,
                     encode_key(element.key, declared)
                     + (
-                        _value(element, elements[element], declared.to)
+                        _value(element, elements[element], declared)
                         if kind == _ADD
                         else b""
                     ),
@@ -164,18 +164,24 @@ def _bounds(text: str, type_: str) -> tuple[bytes, bytes]:
             )
 
 
-def _value(element: Element, value: str, type_: str) -> bytes:
-    """Return what an element leads to, of a type unless a verdict, or its comment."""
+def _value(element: Element, value: str, declared: Set) -> bytes:
+    """Return what an element leads to, or its comment."""
     if not value:
         return b""
     if not element.of_map:
         text = value.encode() + b"\0"
         return _attribute(_USERDATA, bytes([0, len(text)]) + text)  # NFTNL_UDATA_*
-    if type_ == "classid":
+    if declared.to == "classid":
         major, minor = (int(part, 16) for part in value.split(":"))
         return _nest(_DATA, _attribute(_VALUE, struct.pack("=I", major << 16 | minor)))
     if not element.to_verdict:
-        return _nest(_DATA, _attribute(_VALUE, ip_address(value).packed))
+        types = declared.to.split(" . ")
+        parts = [
+            _bounds(text, type_)[0]
+            for text, type_ in zip(value.split(" . "), types, strict=True)
+        ]
+        data = parts[0] if len(parts) == 1 else b"".join(map(_padded, parts))
+        return _nest(_DATA, _attribute(_VALUE, data))
     verb, _, chain = value.partition(" ")
     verdict = _attribute(_CODE, struct.pack(">i", _VERDICTS[verb]))
     if chain:

@@ -7,6 +7,7 @@ from calico.server.rivals import refuse_rivals
 
 
 def test_port_forwarding_would_bring_neutrons_own_router() -> None:
-    refuse_rivals(["calico-router", "calico-l2-adjacency", "qos", "segments"])
-    with pytest.raises(Invalid, match=r"port_forwarding, router cannot be had beside"):
+    refuse_rivals(["calico-router", "calico-port-forwarding", "qos", "segments"])
+    words = r"port_forwarding, router cannot be had .*write calico-port-forwarding"
+    with pytest.raises(Invalid, match=words):
         refuse_rivals(["calico-router", "router", "port_forwarding"])

@@ -135,6 +135,34 @@ def test_a_floating_ip_of_an_address_that_the_port_has_not_is_left_out() -> None
     assert [one.reason for one in omitted] == ["10.0.0.3 is no address of the port"]
 
 
+def test_p41_a_forwarding_that_hosts_cannot_do_is_left_out() -> None:
+    written = port()
+
+    def row(protocol: str, first: int) -> dict[str, object]:
+        return {
+            "floating_ip_address": "172.16.0.9",
+            "protocol": protocol,
+            "external_port_start": first,
+            "external_port_end": first + 1,
+            "internal_ip_address": "10.0.0.9",
+            "internal_port_start": 80,
+            "internal_port_end": 80,
+        }
+
+    rows = [row("udp", 90), row("tcp", 90), row("tcp", 80), row("icmp", 1)]
+    around = Surroundings(
+        subnets={}, networks={}, group_names={}, forwardings={written["id"]: rows}
+    )
+    endpoint, omitted = translate.endpoint(written, around)
+    assert [str(one) for one in endpoint.forwardings] == [
+        f"forwarding of 172.16.0.9:{ports} to 10.0.0.9:80"
+        for ports in ("80-81", "90-91", "90-91")
+    ]
+    assert [one.protocol for one in endpoint.forwardings] == [6, 6, 17]
+    (one,) = omitted
+    assert "protocol 1 has no ports" in one.reason
+
+
 def test_p47_a_pair_of_anothers_space_is_in_neither_endpoint_nor_index() -> None:
     written = port(
         project_id="another",

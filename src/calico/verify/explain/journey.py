@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from calico.plan.dns import asked
+from calico.plan.items import DHCP_BRIDGE
 from calico.policy.evaluate import Direction, Packet
 from calico.verify.explain.hops import (
     Hop,
@@ -196,6 +197,13 @@ class _Way:
             yield from self._to_tap(spot, interface)
             return
         target = self.question.target
+        if interface == DHCP_BRIDGE:
+            detail = (
+                f"{spot.node} forwards single ports of {target.address}: ask for the "
+                "instance and port that one leads to"
+            )
+            yield self._hop(spot, "port forwarding", Outcome.UNKNOWN, detail)
+            return
         detail = f"what is beyond {spot.node}'s {interface} cannot be seen from here"
         detail += f"; {_whose(target)}" if target.host else ""
         yield Hop(
