@@ -8,12 +8,14 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
 from calico.model.ids import HostName
+from calico.model.names import is_name
 
 _MOST_LOGGED = 1_000_000
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
@@ -78,6 +80,28 @@ def _check_backend(url: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DnsSettings:
+    """Whom the host asks for names that are no port's: addresses of resolvers.
+
+    Without `resolvers` such names are refused. Names in one of the cloud's `domains`
+    are never passed on.
+    """
+
+    resolvers: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in self.resolvers:
+            try:
+                ip_address(text)
+            except ValueError as e:
+                raise ValueError(f"dns.resolvers: {e}") from e
+        for name in self.domains:
+            if not is_name(name.rstrip(".").lower()):
+                raise ValueError(f"dns.domains: {name!r} is no domain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """What an agent is told about its host. Times in seconds.
 
@@ -105,6 +129,7 @@ class AgentSettings:
     log_burst: int = 25
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
+    dns: DnsSettings = field(default_factory=DnsSettings)
 
     def __post_init__(self) -> None:
         for name in self.uplinks:
@@ -123,6 +148,7 @@ def load_agent_settings(path: Path) -> AgentSettings:
         _refuse_unknown(table, AgentSettings, "")
         _refuse_unknown(table.get("etcd", {}), EtcdSettings, "etcd.")
         _refuse_unknown(table.get("metadata", {}), MetadataSettings, "metadata.")
+        _refuse_unknown(table.get("dns", {}), DnsSettings, "dns.")
         return msgspec.convert(table, AgentSettings, dec_hook=_decode)
     except OSError as e:
         raise BadSettings(f"{path}: {e.strerror}") from e

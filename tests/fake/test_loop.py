@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from tests.endpoints import HOST, endpoint
+from tests.endpoints import HOST, PROJECT, endpoint
 from tests.policies import OPEN, OPEN_POLICY
 from tests.unit.hosts import world
 
@@ -14,6 +14,7 @@ from calico.config import AgentSettings
 from calico.datastore.memory import MemoryStore
 from calico.model.groups import Groups
 from calico.model.keys import Keys
+from calico.model.names import PortNames
 from calico.model.records import PortRange, Rule
 from calico.model.world import World
 from calico.obs import Metrics
@@ -35,6 +36,7 @@ class Bed:
     problems: list[Problem] = field(default_factory=list)
     world: World = field(default_factory=lambda: world(A))
     served: int = 0  # times that the service was asked
+    named: list[tuple[PortNames, ...]] = field(default_factory=list)  # what it was told
 
     def __post_init__(self) -> None:
         keys = Keys()
@@ -50,6 +52,7 @@ class Bed:
             writer=StatusWriter(MemoryStore(), keys, HOST),
             metrics=Metrics(),
             reload=lambda: None,
+            rename=self._rename,
         )
         pacer = Pacer(Intervals(throttle=0, resync=60, first_retry=1, last_retry=8))
         self.loop = Loop(parts, pacer, clock=lambda: self.now)
@@ -58,6 +61,19 @@ class Bed:
         del world, have
         self.served += 1
         return self.problems
+
+    def _rename(self, world: World) -> list[Problem]:
+        self.named.append(world.names)
+        return self.problems
+
+    def call(self, name: str) -> tuple[PortNames, ...]:
+        """Change the name of a port, and nothing else; return what is to be known."""
+        named = PortNames(
+            project=PROJECT, port=A.port, names=(name,), addresses=A.addresses
+        )
+        self.world = replace(self.world, names=(named,))
+        self.loop.pacer.mark()
+        return self.world.names
 
     def allow(self, port: int) -> None:
         """Change what A's group allows, and nothing else, to one TCP port."""
@@ -118,6 +134,39 @@ def test_p51_a_change_of_groups_looks_at_nothing_else() -> None:
     assert bed.allowed() == {"6 . 80"}
     assert bed.served == 1
     assert route not in bed.kernel.items
+
+
+def test_names_are_told_without_a_look_at_the_kernel_or_other_services() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    before = dict(bed.kernel.items), bed.kernel.elements
+    bed.kernel.items.clear()  # would be seen, were it looked at
+    names = bed.call("web.example")
+    assert bed.pass_and_wait() == 60
+    assert (bed.named, bed.served) == ([names], 1)
+    assert (dict(bed.kernel.items), bed.kernel.elements) == ({}, before[1])
+    bed.pass_and_wait()
+    assert len(bed.named) == 1, "told once"
+
+
+def test_names_and_groups_that_change_at_once_are_both_followed() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    names = bed.call("web.example")
+    bed.allow(80)
+    bed.pass_and_wait()
+    assert (bed.named, bed.allowed(), bed.served) == ([names], {"6 . 80"}, 1)
+
+
+def test_names_that_could_not_be_told_are_told_again() -> None:
+    bed = Bed()
+    bed.pass_and_wait()
+    bed.problems = [Problem("DNS", "write its files", "no space")]
+    bed.call("web.example")
+    assert bed.pass_and_wait() == 1
+    bed.problems = []
+    assert bed.pass_and_wait() == 60
+    assert bed.served == 2, "by a whole pass, which asks all services"
 
 
 def test_a_host_that_was_touched_is_looked_at_whole() -> None:

@@ -17,13 +17,14 @@ from tests.kernel.data_path import SUBNETS, HostBed, host_bed
 from tests.kernel.netns import eventually, in_netns
 from tests.policies import OPEN, OPEN_POLICY
 
-from calico.config import MetadataSettings
+from calico.config import DnsSettings, MetadataSettings
 from calico.model.codec import encode_endpoint, encode_subnet
 from calico.model.keys import Keys
 from calico.model.policy_codec import encode_policy
 from calico.model.records import Endpoint
 from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
+from calico.system.dns import DnsService
 from calico.system.metadata import MetadataProxy
 
 KEYS = Keys()
@@ -142,3 +143,4 @@ def stop_daemons(host: AgentHost) -> None:
         Bird(host.folder / "run").stop()
         DhcpService(host.folder / "run").stop()
         MetadataProxy(host.folder / "run", MetadataSettings()).stop()
+        DnsService(host.folder / "run", DnsSettings()).stop()

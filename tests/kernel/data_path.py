@@ -21,12 +21,15 @@ from calico.model.ids import (
     SubnetId,
 )
 from calico.model.logs import Log
+from calico.model.names import PortNames
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import AddressPair, Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dnsmasq import plan_dnsmasq
 from calico.system.kernel import Kernel
 
+# They have DNS servers of their own, or each agent's host would run one.
+_SERVERS = (ip_address("192.0.2.53"), ip_address("2001:db8::53"))
 SUBNETS = {
     SubnetId(name): Subnet(
         id=SubnetId(name),
@@ -36,6 +39,7 @@ SUBNETS = {
         gateway=ip_address(gateway) if gateway else None,
         ra_mode="slaac" if ":" in prefix else None,
         address_mode="slaac" if ":" in prefix else None,
+        dns_servers=_SERVERS,
     )
     for name, prefix, gateway in (
         ("s4", "10.65.0.0/24", "10.65.0.1"),
@@ -67,6 +71,7 @@ class HostBed:
     operator: OperatorWorld = NO_OPERATOR
     cloud: CloudSettings = DEFAULTS
     subnets: Mapping[SubnetId, Subnet] = field(default_factory=lambda: SUBNETS)
+    names: tuple[PortNames, ...] = ()
     inform: Callable[[World], None] = lambda _: None
     settings: AgentSettings = field(default_factory=lambda: AgentSettings(host=HOST))
 
@@ -125,6 +130,7 @@ class HostBed:
             groups=self.groups,
             logs=self.logs,
             operator=self.operator,
+            names=self.names,
         )
 
     def restart(self) -> None:

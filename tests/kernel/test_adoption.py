@@ -102,8 +102,8 @@ def felix(host: AgentHost) -> None:
         ns.sysctl(f"net/ipv6/conf/{one.interface}/proxy_ndp", 1)
         for address in one.addresses:
             ns.ip("route", "add", str(address), "dev", one.interface)
-    for address in (VIRTUAL, STRAY):
-        ns.ip("route", "add", address, "dev", B.interface)
+    for extra in (VIRTUAL, STRAY):
+        ns.ip("route", "add", extra, "dev", B.interface)
     ns.sysctl("net/ipv4/ip_forward", 1)
     ns.sysctl("net/ipv6/conf/all/forwarding", 1)
     taps = ", ".join(f'"{one.interface}"' for one in (A, B, C))

@@ -27,8 +27,8 @@ from tests.kernel.netns import eventually, in_netns
 from calico.config import MetadataSettings
 from calico.lab.metadata import SECRET, command
 from calico.metadata.headers import signature
-from calico.metadata.listeners import MOST
 from calico.model.ids import DeviceId
+from calico.service.listeners import MOST
 
 A, B = endpoint(2), endpoint(3)
 FIRST, SECOND = 8775, 8776

@@ -77,6 +77,17 @@ def test_an_instance_reaches_the_internet(pair: Pair) -> None:
     assert "Welcome" in page.stdout
 
 
+def test_an_instance_finds_another_of_its_project_by_name(lab: Lab, pair: Pair) -> None:
+    command = [sys.executable, "-m", "calico", "lab", "exec", "--lab", lab.name]
+    asking = [*command, pair.one.name, "--", "getent", "ahosts", pair.two.name]
+
+    def found() -> set[str]:
+        done = subprocess.run(asking, capture_output=True, text=True, check=False)
+        return {line.split()[0] for line in done.stdout.splitlines()}
+
+    eventually(lambda: found() == set(pair.two.addresses))
+
+
 def test_a_wish_that_cannot_be_fulfilled_leaves_nothing(lab: Lab) -> None:
     before = existing(f"calico-{lab.name}-")
     with pytest.raises(LabFailed, match="no network 'nowhere'"):

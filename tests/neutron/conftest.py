@@ -98,6 +98,7 @@ def etcd() -> Iterator[EtcdServer]:
 
 # What an operator may set, for tests of just that.
 SETTINGS = {
+    "DEFAULT": {"dns_domain": "cloud.example."},
     "calico": {
         "allowed_pair_prefixes": f"192.0.2.0/24,{PROJECT}=198.51.100.0/24",
         "floating_ip_source_translation": "true",

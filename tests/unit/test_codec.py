@@ -157,6 +157,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         port_security=draw(st.booleans()),
         dhcp_options=tuple(draw(st.lists(options, max_size=3))),
         fqdn=draw(st.none() | names),
+        aliases=tuple(draw(st.lists(names, max_size=2))),
         group_names=group_names,
         network_name=draw(names),
         project_name=draw(names),

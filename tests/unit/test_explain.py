@@ -220,6 +220,18 @@ def test_groups_do_not_count_between_an_instance_and_its_host() -> None:
     assert last(of_words(closed, host, target="192.0.2.1", port=22))[2] == "denied"
 
 
+def test_p15_a_host_takes_dns_where_the_instance_was_told_to_ask() -> None:
+    host = TwoHosts({HOST: Local()})
+    stored = items(ONE, TWO)
+    for target, port, outcome in (
+        ("10.65.0.1", 53, "delivered"),
+        ("10.65.0.1", 54, "denied"),
+        ("192.0.2.1", 53, "denied"),
+    ):
+        found = of_words(stored, host, target=target, port=port, protocol="udp")
+        assert last(found) == (HOST, "host itself", outcome), target
+
+
 def test_a_tap_of_another_port_is_not_the_ports() -> None:
     third = replace(endpoint(4), host=OTHER)
     wrong = TwoHosts({OTHER: Forwarded(interface=str(third.interface))})

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -59,7 +59,8 @@ def test_an_endpoint_of_theirs_is_read() -> None:
     assert found.pairs == (AddressPair(prefix=ip_network("10.65.0.50"), mac=MINE.mac),)
     nat = Nat(internal=ip_address("10.65.0.2"), external=ip_address("203.0.113.7"))
     assert found.nats == (nat,)
-    assert str(found.gateway4), str(found.gateway6) == ("10.65.0.1", "2001:db8:65::1")
+    assert found.gateway4 == ip_address("10.65.0.1")
+    assert found.gateway6 == ip_address("2001:db8:65::1")
     assert found.network == "net-a"
 
 
@@ -99,8 +100,8 @@ def test_what_hosts_of_theirs_need_is_in_our_endpoints() -> None:
         MINE,
         nats=(nat,),
         pairs=(AddressPair(prefix=ip_network("10.65.0.50"), mac=MINE.mac),),
-        gateway4=ip_address("10.65.0.1"),
-        gateway6=ip_address("2001:db8:65::1"),
+        gateway4=IPv4Address("10.65.0.1"),
+        gateway6=IPv6Address("2001:db8:65::1"),
         group_names=((WEB, "web"),),
         network_name="blue",
     )

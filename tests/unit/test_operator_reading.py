@@ -101,7 +101,7 @@ def followed(items: dict[str, bytes]) -> frozenset[str]:
 
 
 SETS = {KEYS.network_sets, GLOBAL_NETWORK_SETS}
-OPEN_GROUP = KEYS.policy(GroupId("open"))
+OWN = {KEYS.policy(GroupId("open")), KEYS.project_names(ONE.project)}
 
 
 def test_p29_all_ports_are_followed_only_for_rules_that_could_select_one() -> None:
@@ -116,7 +116,7 @@ def test_p29_all_ports_are_followed_only_for_rules_that_could_select_one() -> No
         (deny_from(PROJECT, to=Has("role")), set()),
     ):
         items = {**mine, **other, **policies}
-        assert followed(items) - {OPEN_GROUP} == expected, policies
+        assert followed(items) - OWN == expected, policies
     items = {**other, **deny_from(PROJECT), **host_endpoint(OTHER)}
     assert followed(items) == set(), "nothing here is subject to it"
     items = {**deny_from(PROJECT, to=Has("role")), **host_endpoint()}

@@ -74,6 +74,7 @@ def test_one_port_one_subnet() -> None:
     assert state.hosts == "fa:16:3e:00:00:01,10.65.0.5\n"
     assert state.options.splitlines() == [
         f"{TAGS},option:router,10.65.0.1",
+        f"{TAGS},option:dns-server,10.65.0.1",
         f"{TAGS},option:mtu,1500",
         f"{TAGS},121,00:0a:41:00:01",
         f"{TAGS},249,00:0a:41:00:01",

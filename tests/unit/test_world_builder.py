@@ -11,6 +11,7 @@ from calico.model.codec import encode_endpoint, encode_subnet
 from calico.model.ids import AddressGroupId, GroupId, LogId, NetworkId, PortId, SubnetId
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, Keys
 from calico.model.logs import Log, encode_log
+from calico.model.names import PortNames, encode_port_names
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, BgpPeer, Policy, Rule, Subnet
 from calico.model.world import WorldBuilder, build
@@ -41,6 +42,17 @@ def _policy(group: str, *rules: Rule) -> bytes:
     return encode_policy(Policy(group=GroupId(group), name="", ingress=rules))
 
 
+def _names(port: str, name: str) -> bytes:
+    return encode_port_names(
+        PortNames(
+            project=PROJECT,
+            port=PortId(port),
+            names=(name,),
+            addresses=(ip_network("10.0.0.1/32")[0],),
+        )
+    )
+
+
 def _members() -> dict[str, tuple[bytes, ...]]:
     return {
         KEYS.member(GroupId(group), ip_network(address), PortId(port)): (b"", b"{}")
@@ -68,6 +80,15 @@ STORED: dict[str, tuple[bytes, ...]] = {
         *(encode_log(Log(id=LogId("log"), project=PROJECT, name=n)) for n in "ab"),
         *BAD,
     ),
+    **{
+        KEYS.port_names(PROJECT, PortId(port)): (
+            *(_names(port, name) for name in ("web", "db.example")),
+            b'{"names":["A b"],"addresses":[]}',
+            *BAD,
+        )
+        for port in "pq"
+    },
+    KEYS.names + "nonsense": BAD,
     KEYS.settings: (b'{"floating_ip_source_translation":true}', b"{}", *BAD),
     BGP_CONFIGURATION: BAD,
     BGP_PEERS + "peer": (

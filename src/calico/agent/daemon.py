@@ -34,6 +34,7 @@ from calico.reconcile.problem import Problem
 from calico.system.arrivals import Arrivals
 from calico.system.bird import Bird
 from calico.system.dhcp import DhcpService
+from calico.system.dns import DnsService
 from calico.system.kernel import Have, Kernel
 from calico.system.metadata import MetadataProxy
 from calico.system.monitor import Monitor
@@ -129,29 +130,25 @@ def build(settings: AgentSettings, path: Path) -> Agent:
     writer = StatusWriter(client, keys, settings.host)
     pacer = Pacer(Intervals(resync=settings.resync_interval))
     introduction = Introduction(client, settings)
+    dns = DnsService(settings.run_dir, settings.dns)
     policy_log = PolicyLog(metrics, settings.policy_log)
     # The watch and the loop know each other; the loop is told of changes only.
     hints: list[Loop] = []
     arrivals = Arrivals(lambda: hints[0].tell(Event.TOUCHED))
-    watch = Watch(
-        client,
-        Ranges(prefixes=watched_prefixes(settings.host, keys), keys=watched_keys(keys)),
-        lambda: hints[0].tell(Event.DIRTY),
-        more=_more(settings.host, keys),
-        pictured=True,
-    )
+    watch = _watch(client, settings.host, keys, lambda: hints[0].tell(Event.DIRTY))
     parts = Parts(
         host=settings.host,
         keys=keys,
         world=_world(watch, settings, keys),
         keeper=Keeper(Kernel(), settings),
         cutter=Cutter(KernelConnections()),
-        services=(*_services(settings), introduction.apply),
+        services=(*_services(settings, dns), introduction.apply),
         writer=writer,
         metrics=metrics,
         reload=lambda: _reload(path, settings, pacer, policy_log),
         ready=notify_ready,
         inform=policy_log.follow,
+        rename=dns.apply,
         expect=arrivals.follow,
         arrived=arrivals.take,
     )
@@ -186,8 +183,20 @@ def stop_on_signals(agent: Agent) -> None:
     signal.signal(signal.SIGHUP, lambda *_: agent.loop.tell(Event.RELOAD))
 
 
+def _watch(
+    client: Client, host: HostName, keys: Keys, notify: Callable[[], None]
+) -> Watch:
+    return Watch(
+        client,
+        Ranges(prefixes=watched_prefixes(host, keys), keys=watched_keys(keys)),
+        notify,
+        more=_more(host, keys),
+        pictured=True,
+    )
+
+
 def _more(host: HostName, keys: Keys) -> Callable[[Seen], Ranges]:
-    """Return what says which groups a host has to know of."""
+    """Return what says which groups and names a host has to know of."""
 
     def more(seen: Seen) -> Ranges:
         prefixes, single = group_prefixes_and_keys(host, keys, seen)
@@ -218,15 +227,16 @@ def _world(
 
 
 def _services(
-    settings: AgentSettings,
+    settings: AgentSettings, dns: DnsService
 ) -> tuple[Callable[[World, Have], list[Problem]], ...]:
-    """Return what makes the daemons follow: DHCP and RA, metadata, then BGP."""
+    """Return what makes the daemons follow: DHCP and RA, metadata, DNS, then BGP."""
     dhcp = DhcpService(settings.run_dir)
     proxy = MetadataProxy(settings.run_dir, settings.metadata)
     announcement = Announcement(Bird(settings.run_dir), settings)
     return (
         lambda world, _: dhcp.apply(world),
         lambda world, _: proxy.apply(world),
+        lambda world, _: dns.apply(world),
         announcement.apply,
     )
 

@@ -8,7 +8,7 @@ import enum
 import queue
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -17,6 +17,7 @@ from calico.agent.keeper import Delta, Keeper, Outcome
 from calico.agent.statuses import StatusWriter, statuses
 from calico.model.ids import HostName, InterfaceName
 from calico.model.keys import Keys
+from calico.model.names import PortNames
 from calico.model.records import Endpoint
 from calico.model.world import World, differs_in_policy
 from calico.obs import Metrics
@@ -52,6 +53,7 @@ class Parts:
     returns what it could not. `ready` is called once nothing is open that is unknown.
     `inform` is shown each world before the kernel follows it, `expect` after it the
     endpoints whose instances are to come; `arrived` returns the taps of those that did.
+    `rename` is the one of the services that names of ports in DNS concern.
     """
 
     host: HostName
@@ -67,6 +69,7 @@ class Parts:
     inform: Callable[[World], None] = lambda _: None
     expect: Callable[[Iterable[Endpoint]], None] = lambda _: None
     arrived: Callable[[], Collection[InterfaceName]] = tuple
+    rename: Callable[[World], list[Problem]] = lambda _: []
 
 
 class Loop:
@@ -168,14 +171,18 @@ class Loop:
     def make_pass(self) -> list[Problem]:
         """Make the host what the datastore says; return what could not be.
 
-        All is compared, but where nothing except policy changed since the last pass:
-        then the filter is all that it can change.
+        All is compared, but where nothing except policy and names changed since the
+        last pass: then the filter, and what answers names, are all that can change.
         """
         world = self._parts.world()
         if world is None:  # unknown is not empty
             return []
         resync = self.pacer.begin(self._clock()) or self._unfinished_resync
         if not (resync or self._touched) and self._differs_in_policy(world):
+            renamed = world.names is not self._names()
+            problems = self._change_names(world) if renamed else []
+            if problems or (renamed and not self._differs_in_groups(world)):
+                return problems
             delta = self._parts.keeper.compare_policy(world.groups, world.operator)
             if delta is not None:
                 return self._change_policy(world, delta)
@@ -183,6 +190,27 @@ class Loop:
 
     def _differs_in_policy(self, world: World) -> bool:
         return self._last is not None and differs_in_policy(world, self._last[0])
+
+    def _differs_in_groups(self, world: World) -> bool:
+        last = self._last[0] if self._last is not None else None
+        return last is None or (
+            world.groups is not last.groups or world.operator is not last.operator
+        )
+
+    def _names(self) -> tuple[PortNames, ...] | None:
+        return self._last[0].names if self._last is not None else None
+
+    def _change_names(self, world: World) -> list[Problem]:
+        """Have names answered as they are now; the kernel has no part in it."""
+        self._touched = True
+        problems = self._parts.rename(world)
+        if self._last is not None:
+            last, have = self._last
+            self._last = replace(last, names=world.names), have
+        self._touched = bool(problems)
+        if problems:
+            self._report(world, [*problems, *self._lasting])
+        return problems
 
     def _change_policy(self, world: World, delta: Delta) -> list[Problem]:
         """Change the filter, and cut the connections that it no longer allows."""

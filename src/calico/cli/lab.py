@@ -16,7 +16,7 @@ from calico.cli.output import (
     progress,
     shell_exports,
 )
-from calico.lab import build, environment
+from calico.lab import build, dhclient, environment
 from calico.lab import lab as labs
 from calico.lab.lab import Lab, Plan
 from calico.lab.namespaces import LabFailed
@@ -139,11 +139,15 @@ def _joined(node: labs.NodeStatus) -> tuple[str]:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_lab
 def exec_(place: str, command: tuple[str, ...], lab_name: str) -> NoReturn:
-    """Run a COMMAND in a node or an instance: `calico lab exec web -- ip route`."""
+    """Run a COMMAND in a node or an instance: `calico lab exec web -- ip route`.
+
+    An instance resolves names as its DHCP client was told.
+    """
     with _failures():
         netns = Lab.load(lab_name).netns_of(place)
         build.check_root()
-    os.execvp("ip", ["ip", "netns", "exec", netns, *command])  # noqa: S606 - no shell
+    argv = dhclient.told(netns, command)
+    os.execvp("ip", ["ip", "netns", "exec", netns, *argv])  # noqa: S606 - no shell
 
 
 @lab.command()

@@ -59,6 +59,25 @@ exec "$@"
 """
 
 
+# `ip netns exec` has a mount namespace of its own: nobody else sees this file there.
+_TELL = """\
+mount --bind "$1" /etc/resolv.conf
+shift
+exec "$@"
+"""
+
+
+def told(netns: str, command: Sequence[str]) -> Sequence[str]:
+    """Return a command that resolves names as the client of a namespace was told.
+
+    To be run by `ip netns exec`. Where there is no client it is the command itself.
+    """
+    own = state_of(netns) / "resolv.conf"
+    if not own.exists():
+        return command
+    return ["sh", "-euc", _TELL, "sh", str(own), *command]
+
+
 def state_of(netns: str) -> Path:
     """Return where the client of a network namespace keeps its files."""
     return STATE / netns

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from calico.lab import metadata
+from calico.lab import metadata, neutron
 from calico.lab.namespaces import LabFailed
 from calico.lab.paths import LabPaths
 from calico.lab.processes import Processes
@@ -49,6 +49,9 @@ endpoints = {endpoints}
 [metadata]
 backends = [{metadata}]
 shared_secret = {secret}
+
+[dns]
+domains = [{domain}]
 """
 
 
@@ -148,6 +151,7 @@ def configure_host(
             endpoints=json.dumps(list(endpoints)),
             metadata=json.dumps(metadata.url()),
             secret=json.dumps(metadata.SECRET),
+            domain=json.dumps(neutron.DOMAIN),
         )
     )
 

@@ -6,6 +6,7 @@ addresses. The host's end is created with the name, MAC and state that Nova give
 and the rest is the agent's.
 """
 
+import re
 import subprocess
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from calico.lab.paths import LabPaths
 from calico.lab.processes import Processes
 
 INTERFACE = "eth0"
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 DEVICE_OWNER = "compute:lab"
 _ACTIVE_TIMEOUT = 60.0
 _POLL = 0.2
@@ -166,6 +168,8 @@ class Instances:
             return port
         network = _found(api.find_network, "network", wish.network)
         details: dict[str, Any] = {"network_id": network.id, "name": wish.name}
+        if _HOSTNAME.fullmatch(wish.name):  # as Nova does it
+            details["dns_name"] = wish.name
         if wish.security_groups is not None:
             details["security_group_ids"] = [
                 _group_id(api, group) for group in wish.security_groups

@@ -172,6 +172,7 @@ def _endpoint_annotations(endpoint: Endpoint) -> dict[str, str]:
         "granted-pairs": [str(prefix) for prefix in endpoint.granted],
         "dhcp-options": [[o.version, o.name, o.value] for o in endpoint.dhcp_options],
         "group-names": dict(endpoint.group_names),
+        "aliases": endpoint.aliases,
         "floating-qos": {
             str(nat.external): controls
             for nat in endpoint.nats
@@ -239,6 +240,7 @@ def parse_endpoint(value: bytes) -> Endpoint:
             _dhcp_option(entry) for entry in notes.json("dhcp-options", list)
         ),
         fqdn=notes.text("fqdn") or None,
+        aliases=tuple(_text(entry) for entry in notes.json("aliases", list)),
         group_names=_group_names(notes.json("group-names", dict)),
         network_name=notes.text("network-name"),
         project_name=notes.text("project-name"),
@@ -287,6 +289,12 @@ def _interface_name(spec: Json) -> InterfaceName:
     if not _INTERFACE.fullmatch(name):
         raise Invalid(f"interface name {name!r}")
     return InterfaceName(name)
+
+
+def _text(written: object) -> str:
+    if not isinstance(written, str):
+        raise Invalid(f"aliases entry {written!r}")
+    return written
 
 
 def _pair_mac(written: object) -> Mac:

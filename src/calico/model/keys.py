@@ -8,6 +8,7 @@ regions.
 import re
 from dataclasses import dataclass
 from ipaddress import ip_network
+from urllib.parse import quote, unquote
 
 from calico.model.ids import (
     AddressGroupId,
@@ -18,6 +19,7 @@ from calico.model.ids import (
     LogId,
     PortId,
     Prefix,
+    ProjectId,
     SubnetId,
 )
 
@@ -241,6 +243,27 @@ class Keys:
         member index does not know, and subnets whose projects nobody said.
         """
         return f"{self._own}adopted"
+
+    @property
+    def names(self) -> str:
+        """Return the prefix of the names in DNS of all projects' ports."""
+        return f"{self._own}name/"
+
+    def project_names(self, project: ProjectId) -> str:
+        """Return the prefix of the names of one project's ports."""
+        return f"{self.names}{quote(project, safe='')}/"
+
+    def port_names(self, project: ProjectId, port: PortId) -> str:
+        """Return the key of a port's names."""
+        return self.project_names(project) + port
+
+    def parse_port_names(self, key: str) -> tuple[ProjectId, PortId]:
+        """Return project and port of a key of names; Invalid if it is none."""
+        match key.removeprefix(self.names).split("/"):
+            case [project, port] if key.startswith(self.names):
+                return ProjectId(unquote(project)), PortId(port)
+            case _:
+                raise Invalid(f"{key} is not the key of a port's names")
 
     @property
     def published_ports(self) -> str:

@@ -147,7 +147,7 @@ class Endpoint:
     `nats` are the floating IPs, `forwardings` those of which it serves single ports, be
     they its own or another port's, `qos` what it may send and be sent at most.
     `arriving_from` is the host that the instance still runs on, `leaving_to` the one
-    that it moves to (live migration).
+    that it moves to (live migration). `aliases` are names in DNS besides `fqdn`.
     """
 
     host: HostName
@@ -169,6 +169,7 @@ class Endpoint:
     port_security: bool = True
     dhcp_options: tuple[DhcpOption, ...] = ()
     fqdn: str | None = None
+    aliases: tuple[str, ...] = ()
     group_names: tuple[tuple[GroupId, str], ...] = ()
     network_name: str = ""
     project_name: str = ""

@@ -7,7 +7,7 @@ object that breaks its rules is set aside with the reason, and disturbs no other
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from calico.model.bgp_codec import parse_bgp_configuration, parse_bgp_peer, parse_node
@@ -31,6 +31,7 @@ from calico.model.ids import (
 from calico.model.keys import BGP_CONFIGURATION, BGP_PEERS, NODES, SUBNETS, Keys
 from calico.model.logs import Log, parse_log
 from calico.model.membership import Membership, unlisted_members
+from calico.model.names import PortNames, parse_port_names
 from calico.model.operator_reading import (
     OperatorShelves,
     operator_keys,
@@ -91,6 +92,7 @@ class World:
     operator: OperatorWorld = NO_OPERATOR
     # Whether all that is stored was gone through by this project's Neutron side.
     adopted: bool = True
+    names: tuple[PortNames, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
     def subnets_of(self, endpoint: Endpoint) -> tuple[Subnet, ...]:
@@ -104,16 +106,17 @@ class World:
 
 
 def differs_in_policy(world: World, other: World) -> bool:
-    """Tell whether nothing but policy sets two worlds apart, by identity.
+    """Tell whether nothing but policy and names sets two worlds apart, by identity.
 
-    Policy is the groups, and what the operator says.
+    Policy is the groups, and what the operator says. Names are of no concern to the
+    kernel.
 
     Worlds of one builder keep what did not change; of others it is not known.
     """
     return all(
         getattr(world, f.name) is getattr(other, f.name)
         for f in fields(World)
-        if f.name not in {"groups", "operator"}
+        if f.name not in {"groups", "operator", "names"}
     )
 
 
@@ -136,15 +139,18 @@ def group_prefixes_and_keys(
 
     The groups of its endpoints have policies, and those name groups, whose members
     count, and address groups; an operator's policies name selectors. Where the member
-    index may lack some, members are found by the labels of all endpoints. `seen` are
-    items by the prefix or key they were seen under; what it lacks leads nowhere yet.
+    index may lack some, members are found by the labels of all endpoints. The projects
+    of its endpoints have names in DNS, which it answers them alone. `seen` are items
+    by the prefix or key they were seen under; what it lacks leads nowhere yet.
     """
     prefixes = set(selector_prefixes(host, keys, seen))
     single: set[str] = set()
     groups: set[GroupId] = set()
     for value in seen.get(keys.host_endpoints(host), {}).values():
         with suppress(*REJECTIONS):
-            groups |= _endpoint(value).groups
+            endpoint = _endpoint(value)
+            groups |= endpoint.groups
+            prefixes.add(keys.project_names(endpoint.project))
     for policy_key in map(keys.policy, groups):
         single.add(policy_key)
         for value in seen.get(policy_key, {}).values():
@@ -202,7 +208,7 @@ class WorldBuilder:
         )
         self._elsewhere = Shelf(
             SUBNETS,
-            lambda name, value: _prefix_elsewhere(keys, SUBNETS + name, value),
+            partial(_prefix_elsewhere, keys),
             lambda found: frozenset(p for p in found if p is not None),
         )
         self._bgp = Shelf(
@@ -216,6 +222,7 @@ class WorldBuilder:
             lambda found: tuple(p for p in found if p.node in {None, host}),
         )
         self._logs = Shelf(keys.logs, _log, tuple)
+        self._names = Shelf(keys.names, partial(_port_names, keys), tuple)
         self._settings = Shelf(
             keys.settings,
             lambda _, value: parse_cloud_settings(value),
@@ -250,6 +257,7 @@ class WorldBuilder:
             self._peers,
             self._nodes,
             self._logs,
+            self._names,
             self._settings,
             self._policies,
             self._address_groups,
@@ -280,6 +288,7 @@ class WorldBuilder:
             settings=self._settings.value,
             operator=self._operator.world(),
             adopted=self._membership.adopted,
+            names=self._names.value,
             rejected=_same(
                 tuple(one for _, one in sorted(self._rejected.items())),
                 before.rejected,
@@ -322,13 +331,18 @@ def _log(name: str, value: bytes) -> Log:
     return parse_log(LogId(name), value)
 
 
-def _prefix_elsewhere(keys: Keys, key: str, value: bytes) -> Prefix | None:
+def _prefix_elsewhere(keys: Keys, name: str, value: bytes) -> Prefix | None:
+    key = SUBNETS + name
     # What cannot be read its own region's hosts report.
     if key.startswith(keys.subnets):
         return None
     with suppress(*REJECTIONS):
         return _subnet(SubnetId(key), value).prefix
     return None
+
+
+def _port_names(keys: Keys, name: str, value: bytes) -> PortNames:
+    return parse_port_names(*keys.parse_port_names(keys.names + name), value)
 
 
 def _own_endpoint(host: HostName, value: bytes) -> Endpoint:

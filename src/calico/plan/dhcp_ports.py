@@ -18,6 +18,8 @@ from calico.plan.dhcp_options import (
     render_option,
     render_routes,
 )
+from calico.plan.dns import dns_servers
+from calico.plan.subnets import subnet_of_ipv4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +48,6 @@ def port_options(
     yield from _own_options(port, refused)
 
 
-def subnet_of_ipv4(port: Endpoint, subnets: Iterable[Subnet]) -> Subnet | None:
-    """Return the subnet of a port's first IPv4 address: DHCPv4 hands out only one."""
-    for address in port.addresses:
-        for subnet in subnets:
-            if address.version == 4 and address in subnet.prefix:
-                return subnet
-    return None
-
-
 def _tags(mac: Mac) -> str:
     """Return the condition that a client has a MAC address."""
     octets = enumerate(mac.split(":"))
@@ -80,9 +73,9 @@ def _options4(
         return
     tags = _tags(port.mac)
     yield f"{tags},option:router,{subnet.gateway}"
-    servers = _servers(subnet)
+    servers = dns_servers(subnet)
     if servers:
-        yield f"{tags},option:dns-server," + ",".join(servers)
+        yield f"{tags},option:dns-server," + ",".join(map(str, servers))
     yield f"{tags},option:mtu,{subnet.mtu}"
     domain = _domain(subnet)
     if domain:
@@ -94,22 +87,13 @@ def _options4(
 
 def _options6(port: Endpoint, subnets: Iterable[Subnet]) -> Iterator[str]:
     mine = [s for s in subnets if s.prefix.version == 6]
-    servers = [f"[{server}]" for subnet in mine for server in _servers(subnet)]
+    servers = [f"[{server}]" for subnet in mine for server in dns_servers(subnet)]
     domains = [domain for subnet in mine if (domain := _domain(subnet))]
     tags = _tags(port.mac)
     if servers:
         yield f"{tags},option6:dns-server," + ",".join(dict.fromkeys(servers))
     if domains:
         yield f"{tags},option6:domain-search," + ",".join(dict.fromkeys(domains))
-
-
-def _servers(subnet: Subnet) -> list[str]:
-    """Return a subnet's DNS servers; the unspecified address means none (Neutron)."""
-    return [
-        str(server)
-        for server in subnet.dns_servers
-        if server.version == subnet.prefix.version and not server.is_unspecified
-    ]
 
 
 def _domain(subnet: Subnet) -> str | None:

@@ -12,7 +12,6 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Network,
-    ip_interface,
     ip_network,
 )
 
@@ -24,17 +23,19 @@ from calico.model.ids import (
 )
 from calico.model.records import Endpoint, Subnet
 from calico.model.world import World
-from calico.plan.dhcp_ports import (
-    Refused,
-    port_options,
+from calico.plan.dhcp_ports import Refused, port_options, subnet_routes
+from calico.plan.subnets import (
+    STATEFUL,
+    held,
+    ipv6_mode,
+    is_lacking,
+    is_served,
     subnet_of_ipv4,
-    subnet_routes,
 )
 
 BRIDGE = "calico-dhcp"  # holds the gateway addresses; has no ports
 LEASE4 = "24h"  # Neutron's own default
 LEASE6 = "1h"  # shorter: a DUID that a guest forgot blocks its address so long
-STATEFUL, STATELESS, SLAAC = "dhcpv6-stateful", "dhcpv6-stateless", "slaac"
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
@@ -64,31 +65,19 @@ class DhcpState:
     refused: tuple[Refused, ...] = ()
 
 
-def ipv6_mode(subnet: Subnet) -> str | None:
-    """Return how the guests of an IPv6 subnet get addresses; None for IPv4, no DHCP.
-
-    The host is the only router that an instance can see, so it advertises where Neutron
-    would leave it to others: a missing mode is the other one's. With neither, Neutron
-    serves DHCPv6 leases, and so is it here.
-    """
-    if subnet.prefix.version == 4 or not subnet.dhcp:
-        return None
-    return subnet.ra_mode or subnet.address_mode or STATEFUL
-
-
 def plan_dnsmasq(world: World) -> DhcpState:
     """Return what dnsmasq should serve on a host; what cannot be is in `refused`."""
     ports = [(port, world.subnets_of(port)) for port in world.endpoints]
     subnets = {subnet.id: subnet for _, found in ports for subnet in found}
-    served = [subnet for _, subnet in sorted(subnets.items()) if _is_served(subnet)]
-    refused = [_unserved(s) for _, s in sorted(subnets.items()) if _is_lacking(s)]
+    served = [subnet for _, subnet in sorted(subnets.items()) if is_served(subnet)]
+    refused = [_unserved(s) for _, s in sorted(subnets.items()) if is_lacking(s)]
     routes = {subnet.id: subnet_routes(subnet, refused) for subnet in served}
     hosts6: list[str] = []
     hosts4: list[str] = []
     options: list[str] = []
     holders: dict[Address, Holder] = {}
     for port, found in _unique_macs(ports, refused):
-        mine = [subnet for subnet in found if _is_served(subnet)]
+        mine = [subnet for subnet in found if is_served(subnet)]
         if not mine:
             continue
         hosts6 += _host6(port, mine)
@@ -97,9 +86,7 @@ def plan_dnsmasq(world: World) -> DhcpState:
         holder = Holder(port.mac, port.interface)
         holders |= dict.fromkeys(_leased(port, mine), holder)
     return DhcpState(
-        gateways=tuple(
-            sorted(map(_gateway, _with_address(subnets.values())), key=_key)
-        ),
+        gateways=tuple(sorted(filter(None, map(held, subnets.values())), key=_key)),
         ranges=tuple(sorted(set(_ranges(served, holders)))),
         # dnsmasq takes the last matching line, and one without an address matches both
         # versions: IPv4's, which has one, comes after.
@@ -110,53 +97,12 @@ def plan_dnsmasq(world: World) -> DhcpState:
     )
 
 
-def _is_served(subnet: Subnet) -> bool:
-    return subnet.dhcp and ipv6_mode(subnet) != SLAAC and not _is_lacking(subnet)
-
-
-def _is_lacking(subnet: Subnet) -> bool:
-    """Return whether there is nothing to answer a subnet's DHCP requests from.
-
-    IPv4 has no address that is the routers' by itself: any other than the gateway's may
-    be an instance's.
-    """
-    return subnet.prefix.version == 4 and subnet.dhcp and not _has_gateway(subnet)
-
-
 def _unserved(subnet: Subnet) -> Refused:
     if subnet.gateway is None:
         reason = "it has no gateway, whose address the server would have"
     else:
         reason = f"its gateway {subnet.gateway} is not in {subnet.prefix}"
     return Refused(subject=f"subnet {subnet.id}", wish="DHCPv4", reason=reason)
-
-
-def _has_gateway(subnet: Subnet) -> bool:
-    """Return whether a subnet has a gateway of its own.
-
-    An address outside of the subnet may be anybody's, a host's or the fabric's: it is
-    never made this host's (P47).
-    """
-    return subnet.gateway is not None and subnet.gateway in subnet.prefix
-
-
-def _with_address(subnets: Iterable[Subnet]) -> Iterator[Subnet]:
-    for subnet in subnets:
-        stood_for = subnet.prefix.version == 6 and subnet.gateway is not None
-        if _has_gateway(subnet) or stood_for or _is_served(subnet):
-            yield subnet
-
-
-def _gateway(subnet: Subnet) -> Interface:
-    """Return the address that makes dnsmasq, and the host, part of a subnet.
-
-    Where no gateway is in the subnet (a link-local one is not), its subnet-router
-    anycast address, which belongs to routers (RFC 4291 2.6.1), stands for it.
-    """
-    address = subnet.gateway
-    if address is None or not _has_gateway(subnet):
-        address = subnet.prefix.network_address
-    return ip_interface(f"{address}/{subnet.prefix.prefixlen}")
 
 
 def _key(interface: Interface) -> tuple[int, int, int]:

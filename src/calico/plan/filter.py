@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from typing import ParamSpec, Protocol
 
 from calico.model.groups import Groups
-from calico.model.ids import Address, GroupId, InterfaceName, Prefix
+from calico.model.ids import Address, GroupId, InterfaceName, PortId, Prefix
 from calico.model.logs import Event, Log
 from calico.model.operator_world import NO_OPERATOR, OperatorWorld
 from calico.model.records import Endpoint, Subnet
@@ -53,7 +53,7 @@ from calico.plan.policy import (
     stateless_groups,
 )
 from calico.plan.portions import Portions
-from calico.plan.ruleset import METADATA, passage
+from calico.plan.ruleset import DNS, METADATA, passage
 from calico.policy.evaluate import Direction
 from calico.policy.logged import logged_events
 
@@ -69,7 +69,8 @@ class FilterFacts:
 
     Gates are open for ports whose tap is there. `bfd_peers` are the BGP peers that are
     asked for signs of life; `metadata` says whether the host's metadata service may be
-    asked, `translate_sources` whether what leaves the cloud comes from floating IPs.
+    asked, `translate_sources` whether what leaves the cloud comes from floating IPs;
+    `dns` at which of the host's addresses ports may ask for names.
     """
 
     taps: frozenset[InterfaceName] = frozenset()
@@ -78,6 +79,7 @@ class FilterFacts:
     metadata: bool = False
     translate_sources: bool = False
     bfd_peers: tuple[Address, ...] = ()
+    dns: Mapping[PortId, tuple[Address, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,8 @@ class FilterPlanner:
                 keep(f"mark {one.qos.dscp}", _mark, one.qos.dscp)
             if is_open and facts.metadata:
                 keep(f"metadata {one.interface}", _metadata, one.interface)
+            if is_open and (addresses := facts.dns.get(one.port)):
+                keep(f"dns {one.interface}", _dns, one.interface, addresses)
             if one.interface in served.translating:
                 keep(f"outgoing {one.interface}", _outgoing, one)
 
@@ -342,6 +346,15 @@ def _mark(dscp: int) -> Section:
 
 def _metadata(interface: InterfaceName) -> Section:
     return Section(elements={Element("inet", METADATA, f'"{interface}"'): ""})
+
+
+def _dns(interface: InterfaceName, addresses: tuple[Address, ...]) -> Section:
+    return Section(
+        elements={
+            Element("inet", DNS[address.version], f'"{interface}" . {address}'): ""
+            for address in addresses
+        }
+    )
 
 
 def _port(

@@ -28,6 +28,7 @@ from calico.model.ids import (
 from calico.model.records import Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import sources
+from calico.plan.dns import asked
 from calico.plan.filter import FilterFacts, FilterPlanner, Sections, Wishes, merged
 from calico.plan.homes import homes, without_nats
 from calico.plan.items import (
@@ -215,6 +216,7 @@ def _filter_facts(world: World, facts: HostFacts) -> FilterFacts:
         metadata=facts.metadata,
         translate_sources=world.settings.translate_sources,
         bfd_peers=tuple(peer.address for peer in world.peers if peer.bfd),
+        dns=asked(world),
     )
 
 

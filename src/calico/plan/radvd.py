@@ -12,8 +12,9 @@ from calico.model.ids import host_side_mac
 from calico.model.records import Endpoint, Subnet
 from calico.model.world import World
 from calico.plan.dhcp_options import is_domain
-from calico.plan.dnsmasq import SLAAC, STATEFUL, STATELESS, ipv6_mode
+from calico.plan.dns import dns_servers
 from calico.plan.host import link_local
+from calico.plan.subnets import SLAAC, STATEFUL, STATELESS, ipv6_mode
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _LIFETIME = 9000  # seconds
@@ -76,12 +77,7 @@ def _route(subnet: Subnet) -> list[str]:
 
 
 def _dns(subnets: list[Subnet]) -> list[str]:
-    servers = [
-        str(server)
-        for subnet in subnets
-        for server in subnet.dns_servers
-        if server.version == 6 and not server.is_unspecified
-    ]
+    servers = [str(server) for subnet in subnets for server in dns_servers(subnet)]
     domains = [(s.dns_domain or "").rstrip(".") for s in subnets]
     names = [name for name in domains if is_domain(name)]
     return [

@@ -33,6 +33,7 @@ The kernel's own log is silent about packets in network namespaces.
 """
 _NEAR = {"out": "iifname", "in": "oifname"}  # the interface of the port in question
 METADATA = "metadata"  # the set of interfaces that may ask the metadata service
+DNS = {4: "dns4", 6: "dns6"}  # the sets of who may ask which of the host's addresses
 LOGGED_ACCEPTS, LOGGED_DROPS = "logged_accepts", "logged_drops"
 CUT = 0x01000000
 """The bit of a connection's mark that says: no longer allowed (P7)."""
@@ -183,6 +184,14 @@ _TO_HOST = Chain(
             f"ip6 daddr fe80::a9fe:a9fe tcp dport 80 iifname @{METADATA} accept",
             "metadata",
         ),
+        *(
+            Rule(
+                "meta l4proto { tcp, udp } th dport 53 "
+                f"iifname . {protocol} daddr @{DNS[version]} accept",
+                "DNS, at the address that DHCP announced (P15)",
+            )
+            for version, protocol in ((4, "ip"), (6, "ip6"))
+        ),
         Rule("drop", "nothing else from an instance to its host"),
     ),
 )
@@ -281,6 +290,8 @@ _INET = Table(
         Set("networks6", ("ifname", "ether_addr", "ipv6_addr"), interval=True),
         Set("broadcasts", ("ipv4_addr",)),
         Set(METADATA, ("ifname",)),
+        Set(DNS[4], ("ifname", "ipv4_addr")),
+        Set(DNS[6], ("ifname", "ipv6_addr")),
         Set(LOGGED_ACCEPTS, ("ifname",)),
         Set(LOGGED_DROPS, ("ifname",)),
     ),

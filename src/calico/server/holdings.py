@@ -6,6 +6,7 @@ record of ours names.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from calico.datastore.store import Item, Store
@@ -69,6 +70,7 @@ def read(store: Store, keys: Keys) -> Holdings:
         keys.endpoints,
         keys.migrations,
         keys.members,
+        keys.names,
         keys.policies,
         keys.address_groups,
         keys.subnets,
@@ -98,7 +100,7 @@ def _port(key: str, keys: Keys) -> PortId | None:
         if key.startswith(prefix):
             name = parse_endpoint_name(key.removeprefix(prefix))
             return name[1] if name else None
-    try:
-        return keys.parse_member(key)[2]
-    except Invalid:
-        return None
+    for parse in (keys.parse_member, keys.parse_port_names):
+        with suppress(Invalid):
+            return parse(key)[-1]
+    return None

@@ -26,10 +26,11 @@ from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, Su
 from calico.model.keys import Keys
 from calico.model.logs import Log, encode_log
 from calico.model.migration import encode_migration
+from calico.model.names import encode_port_names
 from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
 from calico.model.resource import decode, parse_json
-from calico.server.translate import members
+from calico.server.translate import members, names
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
 
@@ -54,12 +55,14 @@ class Unpublishable(Exception):  # noqa: N818 - it names what the object is
 class PublishedPort(msgspec.Struct):
     """The record of what is in etcd for a port: its endpoint's key and its members'.
 
-    `moves` are the keys of its endpoints on other hosts, and of the migrations.
+    `moves` are the keys of its endpoints on other hosts, and of the migrations; `names`
+    is the key of its names in DNS, if it has any.
     """
 
     endpoint: str
     members: list[str] = []
     moves: list[str] = []
+    names: list[str] = []
     # False while keys too many for one transaction are being written.
     complete: bool = True
 
@@ -192,12 +195,14 @@ class Publication:
         keys, (active, *others) = self._keys, wanted
         moves = [keys.endpoint(one.host, one.device, one.port) for one in others]
         moves += [_migration_key(keys, target) for _, target in migrations(wanted)]
+        named = names(active)
         return PublishedPort(
             endpoint=keys.endpoint(active.host, active.device, active.port),
             members=sorted(
                 keys.member(m.group, m.address, m.port) for m in members(active)
             ),
             moves=sorted(moves),
+            names=[keys.port_names(named.project, named.port)] if named else [],
         )
 
     def _differences(
@@ -221,6 +226,9 @@ class Publication:
         for source, target in migrations(wanted):
             key = _migration_key(keys, target)
             yield key, partial(encode_migration, source, target, keys)
+        if named := names(wanted[0]):
+            key = keys.port_names(named.project, named.port)
+            yield key, partial(encode_port_names, named)
 
     def _change(self, key: str, encode: Encode) -> Writes:
         """Return the write of a key, if it would change anything."""
@@ -244,10 +252,10 @@ class Publication:
         """
         if listed is None or len(writes) < MAX_OPERATIONS:
             return self._swap(Compare.unchanged(last.key, old), [last, *writes])
-        names = {*all_keys(listed), *(write.key for write in writes)}
+        written = {*all_keys(listed), *(write.key for write in writes)}
         started = PublishedPort(
             endpoint=listed.endpoint,
-            members=sorted(names - {listed.endpoint}),
+            members=sorted(written - {listed.endpoint}),
             complete=False,
         )
         opening = self._store.transaction(
@@ -307,7 +315,7 @@ def decode_record(value: bytes) -> PublishedPort | None:
 
 def all_keys(record: PublishedPort) -> list[str]:
     """Return the keys that a record lists."""
-    return [record.endpoint, *record.members, *record.moves]
+    return [record.endpoint, *record.members, *record.moves, *record.names]
 
 
 def migrations(endpoints: Endpoints) -> list[tuple[Endpoint, Endpoint]]:

@@ -26,6 +26,7 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.logs import Log, parse_events
+from calico.model.names import PortNames, is_name
 from calico.model.records import (
     ICMP,
     PORT_PROTOCOLS,
@@ -157,6 +158,7 @@ def endpoint(port: Neutron, around: Surroundings) -> tuple[Endpoint, list[Omitte
         port_security=port.get("port_security_enabled", True),
         dhcp_options=_parts(port.get("extra_dhcp_opts"), dhcp_option, omitted),
         fqdn=_fqdn(port),
+        aliases=_aliases(port, network),
         group_names=tuple(
             (group, around.group_names.get(group, "")) for group in sorted(groups)
         ),
@@ -183,6 +185,23 @@ def members(endpoint: Endpoint) -> frozenset[Member]:
         Member(group=group, address=prefix, port=endpoint.port)
         for group in endpoint.groups
         for prefix in prefixes
+    )
+
+
+def names(endpoint: Endpoint) -> PortNames | None:
+    """Return an endpoint's names in DNS; None if it has none that anybody could ask.
+
+    They are its project's alone, also on a network that several projects share.
+    """
+    written = (name.lower() for name in (endpoint.fqdn or "", *endpoint.aliases))
+    found = tuple(dict.fromkeys(name for name in written if is_name(name)))
+    if not (found and endpoint.project and endpoint.addresses):
+        return None
+    return PortNames(
+        project=endpoint.project,
+        port=endpoint.port,
+        names=found,
+        addresses=endpoint.addresses,
     )
 
 
@@ -389,6 +408,20 @@ def _fqdn(port: Neutron) -> str | None:
         return None
     names = [a.get("fqdn", "") for a in port.get("dns_assignment") or ()]
     return next((name.rstrip(".") for name in names if name), None)
+
+
+def _aliases(port: Neutron, network: Neutron) -> tuple[str, ...]:
+    """Return a port's name in the domains that it and its network have of their own.
+
+    Neutron assigns it one in the cloud's domain. A guest completes names with its
+    network's.
+    """
+    name, fqdn = port.get("dns_name"), _fqdn(port)
+    if not name or name.endswith("."):
+        return ()
+    domains = [(of.get("dns_domain") or "").rstrip(".") for of in (port, network)]
+    names = dict.fromkeys(f"{name}.{domain}" for domain in domains if domain)
+    return tuple(alias for alias in names if alias != fqdn)
 
 
 def _created(resource: Neutron) -> str | None:

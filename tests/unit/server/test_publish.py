@@ -45,6 +45,9 @@ ENDPOINT = Endpoint(
 MANY = replace(ENDPOINT, groups=frozenset(GroupId(f"sg{n}") for n in range(300)))
 
 
+NAMED = replace(ENDPOINT, fqdn="web.cloud.example", aliases=("web.blue.example",))
+
+
 # On the way from h1 to h2: prepared, and activated.
 TO = HostName("h2")
 PREPARED = (
@@ -88,6 +91,8 @@ STATES = {
     "many groups": (MANY,),
     "other groups": (replace(MANY, groups=frozenset([GroupId("x"), GroupId("sg7")])),),
     "on the way": PREPARED,
+    "named": (NAMED,),
+    "another's": (replace(NAMED, project=ProjectId("a/b")),),
 }
 
 
@@ -125,6 +130,38 @@ def test_each_step_of_a_migration_leads_to_the_same_from_any_other(
         after = store.get_prefix(KEYS.members).items
         assert str(store) == published(*endpoints)
         assert before in ({}, after), "the member index does not change"
+
+
+def test_names_are_one_key_that_comes_moves_and_goes_with_the_port() -> None:
+    store = MemoryStore()
+    publication = Publication(store, KEYS)
+    other = ProjectId("other")
+    for wanted, project in (
+        (NAMED, NAMED.project),
+        (replace(NAMED, project=other), other),
+        (replace(NAMED, host=TO), NAMED.project),
+        (ENDPOINT, None),
+        (NAMED, NAMED.project),
+        (None, None),
+    ):
+        publication.ports([PORT], just(*filter(None, [wanted])))
+        found = store.get_prefix(KEYS.names).items
+        assert list(found) == ([KEYS.port_names(project, PORT)] if project else [])
+        for item in found.values():
+            assert json.loads(item.value) == {
+                "names": ["web.cloud.example", "web.blue.example"],
+                "addresses": ["10.0.0.2"],
+            }
+
+
+def test_a_name_that_stays_is_not_written_again() -> None:
+    store = MemoryStore()
+    publication = Publication(store, KEYS)
+    key = KEYS.port_names(NAMED.project, PORT)
+    publication.ports([PORT], just(NAMED))
+    before = store.get(key)
+    publication.ports([PORT], just(replace(NAMED, groups=frozenset())))
+    assert store.get(key) == before, "hosts hear nothing"
 
 
 def test_a_migration_is_published_for_other_readers_of_the_model() -> None:

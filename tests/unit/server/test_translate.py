@@ -1,5 +1,6 @@
 """Neutron's dictionaries become records; what cannot be expressed is never widened."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -316,6 +317,50 @@ def test_only_a_name_that_was_given_is_a_ports_name(
     written = port(**names, dns_assignment=assignment)
     found, _ = translate.endpoint(written, NOTHING)
     assert found.fqdn == wanted
+
+
+@pytest.mark.parametrize(
+    ("names", "domain", "wanted"),
+    [
+        ({"dns_name": "web"}, "blue.example.", ("web.blue.example",)),
+        (
+            {"dns_name": "web", "dns_domain": "own.example."},
+            "blue.example.",
+            ("web.own.example", "web.blue.example"),
+        ),
+        ({"dns_name": "web"}, "cloud.example.", ()),
+        ({"dns_name": "web"}, "", ()),
+        ({"dns_name": "web.cloud.example."}, "blue.example.", ()),
+        ({"dns_name": ""}, "blue.example.", ()),
+        ({}, None, ()),
+    ],
+    ids=["network's", "own", "cloud's", "none", "whole name", "nameless", "no such"],
+)
+def test_a_port_has_its_name_in_the_domains_of_its_own_and_its_networks(
+    names: dict[str, str], domain: str | None, wanted: tuple[str, ...]
+) -> None:
+    assignment = [{"ip_address": "10.0.0.2", "fqdn": "web.cloud.example."}]
+    written = port(**names, network_id="net", dns_assignment=assignment)
+    around = replace(NOTHING, networks={"net": {"dns_domain": domain}})
+    found, _ = translate.endpoint(written, around)
+    assert found.aliases == wanted
+
+
+def test_names_in_dns_are_a_ports_that_has_an_address_and_a_project() -> None:
+    assignment = [{"ip_address": "10.0.0.2", "fqdn": "Web.cloud.example."}]
+    written = port(dns_name="Web", dns_assignment=assignment)
+    found, _ = translate.endpoint(written, NOTHING)
+    named = translate.names(found)
+    assert named is not None
+    assert named.names == ("web.cloud.example",)
+    assert named.addresses == found.addresses
+    for without in (
+        replace(found, addresses=()),
+        replace(found, project=ProjectId("")),
+        replace(found, fqdn=None),
+        replace(found, fqdn="no name"),
+    ):
+        assert translate.names(without) is None
 
 
 def test_a_subnet_carries_what_dhcp_needs() -> None:

@@ -8,8 +8,8 @@ import json
 import time
 from ipaddress import ip_address
 
-from calico.verify.cloud import Address, Site
-from calico.verify.probes.echo import PORT, ask_datagram, request
+from calico.verify.cloud import Address, Place, Site
+from calico.verify.probes.echo import PORT, Responder, ask_datagram, request
 from calico.verify.probes.frames import transmit
 from calico.verify.probes.ping import ping
 from calico.verify.probes.shots import TCP, UDP, Shot, frame
@@ -25,9 +25,15 @@ _WAIT = 0.7
 def check(stage: Stage, tally: Tally, site: Site) -> None:
     """Ask every address of an instance's host for services that do run there."""
     host = stage.cloud.place(site.host.name)
-    for port in (PORT, _DNS):
-        with contextlib.suppress(OSError):  # it runs there already
-            stage.responder.serve(host, port)
+    with contextlib.suppress(OSError):  # it runs there already
+        stage.responder.serve(host, PORT)
+    with Responder() as responder:  # gone afterwards: the host may answer DNS itself
+        with contextlib.suppress(OSError):  # as it does
+            responder.serve(host, _DNS)
+        _check(stage, tally, site, host)
+
+
+def _check(stage: Stage, tally: Tally, site: Site, host: Place) -> None:
     output = host.run(["ip", "-json", "address"]).stdout
     addresses = sorted(
         {

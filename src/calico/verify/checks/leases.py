@@ -1,6 +1,7 @@
 """S19: what DHCP and router advertisements hand out is what Neutron says.
 
-And so is what the metadata service tells an instance that it is.
+And so is what the metadata service tells an instance that it is, and what the host
+answers one whose subnet has no DNS servers.
 """
 
 import http.client
@@ -8,11 +9,12 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
 from calico.verify import layout
+from calico.verify.checks import names
 from calico.verify.cloud import Address, Lease, Site
 from calico.verify.layout import SitePlan
 from calico.verify.networks import DNS, NEXT_HOP, ROUTED, Net
@@ -42,26 +44,44 @@ class Promise:
 
 # None of these numbers is one of a subnet's pool, nor what any network began with.
 _CHANGED = Promise(dns=("192.0.2.54", "2001:db8::54"), gateway=253, next_hop=252)
+_ASKING = "B"  # the network whose subnets have no DNS servers once they were changed
 
 
 def check(stage: Stage, tally: Tally) -> None:
-    """Read leases of all kinds of network, change the subnets, read new leases."""
+    """Read leases of all kinds of network, change the subnets, read new leases.
+
+    Then ask for the name that an instance of each of two projects was given.
+    """
     begun = [
         (site, Promise(gateway=stage.net_of(site).plan.gateway))
         for site in stage.on("ABC")
     ]
     parallel([partial(_judge, stage, tally, *each) for each in begun])
-    for key in "ABC":
-        _change(stage, stage.nets[key])
+    name = names.give(stage, "a1", "b1")
+    promises = {key: _change(stage, stage.nets[key]) for key in "ABC"}
     plans = [
         SitePlan(key=f"{key.lower()}9", net=key, project=net.plan.project, where=1)
         for key, net in stage.nets.items()
         if key in "ABC"
     ]
-    parallel([partial(_judge_new, stage, tally, plan) for plan in plans])
+    parallel(
+        [partial(_judge_new, stage, tally, plan, promises[plan.net]) for plan in plans]
+    )
+    other = stage.nets["A"]
+    names.judge(
+        tally,
+        names.Case(
+            name=name,
+            asker=stage.sites["b9"],
+            servers=promises[_ASKING].dns,
+            named=stage.sites["b1"],
+            other=stage.sites["a9"],
+            closed=str(other.cidr4[_CHANGED.gateway]),
+        ),
+    )
 
 
-def _judge_new(stage: Stage, tally: Tally, plan: SitePlan) -> None:
+def _judge_new(stage: Stage, tally: Tally, plan: SitePlan, changed: Promise) -> None:
     """Judge a new instance's lease, once the change has had time to reach its host.
 
     An instance that boots in the moment of the change rightly has the old lease, and
@@ -69,7 +89,7 @@ def _judge_new(stage: Stage, tally: Tally, plan: SitePlan) -> None:
     """
     site = stage.make_site(plan)
     deadline = time.monotonic() + _REACH
-    while (seen := _look(stage, site, _CHANGED)) and time.monotonic() < deadline:
+    while (seen := _look(stage, site, changed)) and time.monotonic() < deadline:
         if not any(wrong for _, wrong in seen):
             break
         stage.cloud.compute().destroy(site.name)
@@ -77,16 +97,24 @@ def _judge_new(stage: Stage, tally: Tally, plan: SitePlan) -> None:
     _tell(stage, tally, site, seen)
 
 
-def _change(stage: Stage, net: Net) -> None:
+def _change(stage: Stage, net: Net) -> Promise:
+    """Change a network's subnets; return what they say then."""
     api = stage.cloud.api(net.plan.project).network
+    asking = net.plan.key == _ASKING
     route = {"destination": ROUTED, "nexthop": str(net.cidr4[_CHANGED.next_hop])}
-    api.update_subnet(
+    four = api.update_subnet(
         net.subnet4,
-        dns_nameservers=[_CHANGED.dns[0]],
+        dns_nameservers=[] if asking else [_CHANGED.dns[0]],
         gateway_ip=str(net.cidr4[_CHANGED.gateway]),
         host_routes=[route],
     )
-    api.update_subnet(net.subnet6, dns_nameservers=[_CHANGED.dns[1]])
+    six = api.update_subnet(
+        net.subnet6, dns_nameservers=[] if asking else [_CHANGED.dns[1]]
+    )
+    if not asking:
+        return _CHANGED
+    # The host is asked at the address that it has in each of them.
+    return replace(_CHANGED, dns=(four.gateway_ip, six.gateway_ip))
 
 
 def _judge(stage: Stage, tally: Tally, site: Site, promise: Promise) -> None:

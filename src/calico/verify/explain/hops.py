@@ -4,12 +4,12 @@ Each step is a Hop; the first that denies is where the packet ends. The order is
 filter's (`plan.ruleset`): whose packet it is, its sender's policy, then its receiver's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, ip_network
 
-from calico.model.ids import GroupId, Prefix
+from calico.model.ids import Address, GroupId, Prefix
 from calico.model.records import ICMP, Endpoint
 from calico.model.world import World
 from calico.plan.antispoof import sources
@@ -29,6 +29,11 @@ from calico.verify.explain.picture import End
 _BEGINS = {4: frozenset({8, 13, 15, 17}), 6: frozenset({128, 139})}
 _UNTRACKED = frozenset({*range(130, 137), 143})  # of ICMPv6: ND and MLD
 _FROM_ROUTERS = frozenset({134, 137})  # of ICMPv6: router advertisement, redirect
+_DNS, _DOMAIN = frozenset({6, 17}), 53
+_TAKES = (
+    "a host takes DHCP, neighbour discovery, ping and what is asked of its services"
+    " only"
+)
 _LINK_LOCAL = tuple(map(ip_network, ("169.254.0.0/16", "fe80::/10")))
 
 
@@ -119,16 +124,25 @@ def _only_within(endpoint: Endpoint, packet: Packet) -> Prefix | None:
     return held[0]
 
 
-def to_host(node: str, packet: Packet) -> Hop:
-    """Return what a host does with an instance's packet to itself."""
+def to_host(node: str, packet: Packet, asked: Collection[Address]) -> Hop:
+    """Return what a host does with an instance's packet to itself.
+
+    `asked` are the addresses at which the instance may ask it for names.
+    """
     echo = packet.protocol == ICMP[packet.version] and packet.icmp_type in {8, 128}
+    query = packet.protocol in _DNS and packet.port == _DOMAIN
+    outcome, detail = Outcome.DELIVERED, _TAKES
+    if echo:
+        detail = "a host answers its instances' pings"
+    elif query and packet.destination in asked:
+        detail = "the instance was told to ask its host for names"
+    else:
+        outcome = Outcome.DENIED
     return Hop(
         node=node,
         what="host itself",
-        outcome=Outcome.DELIVERED if echo else Outcome.DENIED,
-        detail="a host answers its instances' pings"
-        if echo
-        else "a host takes DHCP, neighbour discovery and ping of its instances only",
+        outcome=outcome,
+        detail=detail,
     )
 
 

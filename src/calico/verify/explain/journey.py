@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from calico.plan.dns import asked
 from calico.plan.items import DHCP_BRIDGE
 from calico.policy.evaluate import Direction, Packet
 from calico.verify.explain.hops import (
@@ -174,7 +175,10 @@ class _Way:
 
     def _local(self, spot: Spot) -> Iterator[Hop]:
         if spot.entry is not None and spot.entry.startswith(_TAP):
-            yield to_host(spot.node, self.question.packet)
+            addresses = asked(self.picture.world(spot.node))
+            port = self.question.source.port
+            told = addresses.get(port, ()) if port is not None else ()
+            yield to_host(spot.node, self.question.packet, told)
             return
         if spot.entry is not None:
             yield from self._own(spot, spot.entry, Direction.INGRESS)
