@@ -75,8 +75,8 @@ class Site:
         texts = [host.run(argv, check=False).stdout for argv in show.values()]
         lines = "\n".join(texts).splitlines()
         ours = [line for line in lines if "ca11" in line or "Redirect" in line]
-        # The kernel numbers the queues of lanes as it likes.
-        return [re.sub(r"\b8\w{3}:", "", line) for line in ours]
+        # The kernel numbers the queues of lanes as it likes, and lists them so.
+        return sorted(re.sub(r"\b8\w{3}:", "", line) for line in ours)
 
 
 @pytest.fixture

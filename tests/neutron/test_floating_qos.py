@@ -132,3 +132,29 @@ def test_p16_what_no_host_enforces_for_a_floating_ip_is_refused(site: Site) -> N
     with pytest.raises(ApiError, match="qos_policy_id") as of_gateway:
         cloud.api.post("routers", router={"external_gateway_info": gateway})
     assert of_gateway.value.status == 400
+
+
+def test_p16_a_floating_ip_that_forwards_ports_has_no_policy(site: Site) -> None:
+    cloud, own = site.cloud, policy(site.cloud, bandwidth_limit=EGRESS)
+    port = cloud.instance_port(
+        {"id": site.port["network_id"]}, device_owner="compute:nova"
+    )
+    wanted = {
+        "protocol": "tcp",
+        "external_port": 80,
+        "internal_port": 80,
+        "internal_port_id": port["id"],
+        "internal_ip_address": port["fixed_ips"][0]["ip_address"],
+    }
+
+    def forward(floating: dict[str, Any]) -> None:
+        path = f"floatingips/{floating['id']}/port_forwardings"
+        cloud.api.call("POST", path, {"port_forwarding": wanted})
+
+    limited, free = (site.floating(port_id=None, qos_policy_id=p) for p in (own, None))
+    with pytest.raises(ApiError, match="forwards single ports") as of_limited:
+        forward(limited)
+    forward(free)
+    with pytest.raises(ApiError, match="forwards single ports") as of_forwarding:
+        site.change(free, own)
+    assert {of_limited.value.status, of_forwarding.value.status} == {409}

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from neutron.db.models import l3 as l3_models
+from neutron.db.models.port_forwarding import PortForwarding
 from neutron.db.qos import models as qos_models
 from neutron.objects.qos import policy as qos_objects
 from neutron_lib import exceptions
@@ -34,6 +35,15 @@ class RuleNotSupported(exceptions.Conflict):
     )
 
 
+class PortsForwarded(exceptions.Conflict):
+    """A policy of a floating IP that forwards single ports: 409."""
+
+    message = (
+        "Floating IP %(floating)s: one that forwards single ports cannot have a QoS "
+        "policy, since hosts do not limit what they forward."
+    )
+
+
 def is_loaded() -> bool:
     """Tell whether Neutron has policies at all."""
     return not _SERVICE.isdisjoint(cfg.CONF.service_plugins)
@@ -47,7 +57,13 @@ def own_policy(context: Any, floating: str) -> str | None:
 
 
 def refuse_policy(context: Any, policy: str, floating: str) -> None:
-    """Raise RuleNotSupported for a policy that a floating IP cannot have."""
+    """Raise RuleNotSupported for a policy that a floating IP cannot have.
+
+    PortsForwarded for one that can have none.
+    """
+    forwards = sa.select(sa.exists().where(PortForwarding.floatingip_id == floating))
+    if context.session.scalar(forwards):
+        raise PortsForwarded(floating=floating)
     found = qos_objects.QosPolicy.get_object(context.elevated(), id=policy)
     refuse(found.rules if found else (), floating)
 

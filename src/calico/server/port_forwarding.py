@@ -14,6 +14,7 @@ from neutron_lib import exceptions
 from neutron_lib.api.definitions import fip_pf_detail
 from neutron_lib.db import api as db_api
 
+from calico.server import floating_qos
 from calico.server.rivals import ROUTER_PROVIDER
 
 MOST_PORTS = 4096
@@ -43,6 +44,9 @@ class CalicoPortForwardingPlugin(PortForwardingPlugin):
     ) -> Any:
         """Create a forwarding, if hosts can do it."""
         _check(context, floatingip_id, port_forwarding["port_forwarding"])
+        with db_api.CONTEXT_READER.using(context):
+            if floating_qos.own_policy(context, floatingip_id):
+                raise floating_qos.PortsForwarded(floating=floatingip_id)
         return super().create_floatingip_port_forwarding(
             context, floatingip_id, port_forwarding
         )
