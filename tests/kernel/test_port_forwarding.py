@@ -59,7 +59,8 @@ class Site:
 
     def serve(self, *endpoints: Endpoint) -> None:
         outcome = self.bed.serve(*endpoints)
-        assert (outcome.problems, outcome.plan.refused_forwardings) == ((), ())
+        assert outcome.problems == ()
+        assert outcome.plan.refused_forwardings == ()
         assert self.bed.changes(*endpoints) == []
 
     def socket(self, at: Netns, kind: socket.SocketKind) -> socket.socket:
