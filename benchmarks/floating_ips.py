@@ -52,6 +52,7 @@ ASSOCIATIONS = 11
 PACKETS = 1500
 KEYS = Keys()
 _ECHO_REPLY = 0
+_CALM = 1.0  # seconds in which what the last change caused, here and there, is over
 _ROUTES = 0x40  # RTMGRP_IPV4_ROUTE
 _NEW_ROUTE, _DEL_ROUTE = 24, 25  # RTM_*
 FLOWS = itertools.count(1)
@@ -207,6 +208,7 @@ def change(bed: Bed, host: str) -> float:
     ) as told:
         told.bind((0, _ROUTES))
         told.settimeout(30)
+        time.sleep(_CALM)
         start = time.perf_counter()
         bed.publish(bed.endpoint(host, PORTS, [*before, new]))
         await_route(told, _NEW_ROUTE, new)
