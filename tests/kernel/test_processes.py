@@ -53,6 +53,17 @@ def test_what_ignores_sigterm_is_killed(processes: Processes) -> None:
     assert not started.running
 
 
+def test_a_child_that_ignores_sigterm_does_not_outlive_its_parent(
+    processes: Processes,
+) -> None:
+    stubborn = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done'"
+    started = spawn(processes, f"{stubborn} & wait")
+    child = eventually(lambda: int(started.log.read_text() or 0))
+    processes.stop("it")
+
+    assert start_time(child) is None
+
+
 def test_a_pid_that_somebody_else_has_now_is_left_alone(processes: Processes) -> None:
     with subprocess.Popen(["sleep", "100"], start_new_session=True) as stranger:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 from calico.conformance.inapplicable import Mode
 from calico.conformance.lanes import Lane
 from calico.lab.lab import Lab
+from calico.lab.namespaces import LabFailed
 from calico.lab.settings import Sections, render
 
 # RFC 2544's for benchmarks, and of RFC 4193: no lab and no test has these.
@@ -47,9 +48,22 @@ def neutron(mode: Mode) -> str:
 def operated(lab: Lab) -> Iterator[str]:
     """Have what an operator makes first while this is entered; give an id.
 
-    It is that of the external network; default subnet pools are there too.
+    It is that of the external network; default subnet pools are there too. LabFailed
+    where they cannot be made or go, for what interrupted tests have left.
     """
-    api = lab.connection().network
+    from openstack.exceptions import ConflictException  # noqa: PLC0415 - a slow import
+
+    try:
+        with _made(lab.connection().network) as network:
+            yield network
+    except ConflictException as e:
+        raise LabFailed(
+            f"lab {lab.name} has what interrupted tests left; take it down: {e}"
+        ) from e
+
+
+@contextmanager
+def _made(api: Any) -> Iterator[str]:
     with ExitStack() as made:
         for prefix, length in _POOLS.items():
             pool = api.create_subnet_pool(

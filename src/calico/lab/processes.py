@@ -118,8 +118,11 @@ class Processes:
                 _kill(os.killpg, process.pid, number)
             alive = self._wait(alive, patience)
         # What outlives its leader, for a moment, may still hold the leader's port.
+        # On a busy machine that may be long, and no longer than this.
         deadline = time.monotonic() + 5.0
-        while led & _living_groups() and time.monotonic() < deadline:
+        while (left := led & _living_groups()) and time.monotonic() < deadline + 5.0:
+            for group in left if time.monotonic() > deadline else ():
+                _kill(os.killpg, group, signal.SIGKILL)
             time.sleep(_POLL)
         for process in processes:
             # A leader may be gone while threads of it still end.
