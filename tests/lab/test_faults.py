@@ -107,7 +107,7 @@ def test_p40_killing_an_agent_loses_no_packet_and_it_resumes(
         agent.kill()
         wire = _bound_port(lab, pair.network, HOST)
         _plug(lab, HOST, wire)
-        eventually(lambda: agent.pid not in {None, before}, timeout=3)
+        eventually(lambda: agent.pid not in {None, before}, timeout=30)
         served = wire.fixed_ips[0]["ip_address"]
         eventually(lambda: served in routes(lab, HOST), timeout=30)
     _unplug(lab, HOST, wire)

@@ -74,7 +74,7 @@ class Api:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310 - as above
                 text = reply.read()
         except urllib.error.HTTPError as e:
             with e:
