@@ -17,6 +17,9 @@ import pytest
 from calico.lab.lab import Lab
 
 Verdicts = dict[str, dict[str, Any]]
+# Where no verdicts are given, the first test waits for a whole run of the verifier, and
+# the tests of single hosts run beside it.
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
