@@ -391,7 +391,8 @@ def test_the_log_of_a_service_that_runs_has_a_limit(host: DhcpHost) -> None:
             file.write(b"x" * (2 << 20))
     pids = host.service.dnsmasq.pid(), host.service.radvd.pid()
     assert host.apply(wanted) == []
-    assert [log.stat().st_size for log in logs] == [0, 0]
+    # It may have said a line since.
+    assert max(log.stat().st_size for log in logs) < 1 << 20
     assert (host.service.dnsmasq.pid(), host.service.radvd.pid()) == pids
 
 
