@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -107,9 +108,13 @@ def test_s21_core_plugin_calico_needs_nothing_else_configured(cloud: Cloud) -> N
 def test_no_worker_gives_a_false_403_after_a_restart_that_keeps_all(
     cloud: Cloud,
 ) -> None:
+    told = replace(cloud, neutron_conf="[quotas]\nquota_router = 7\n")
     with network_of(cloud.connection("demo1"), "kept") as network:
-        cloud.restart_neutron()
+        told.restart_neutron("[quotas]\nquota_floatingip = 5\n")
         tenant = cloud.connection("demo1").network
+        project = network.project_id
+        quota = tenant.get(f"/quotas/{project}/default").json()["quota"]
+        assert (quota["router"], quota["floatingip"]) == (7, 5), "both say something"
         with ThreadPoolExecutor(16) as pool:
             replies = list(pool.map(lambda _: tenant.get("/networks"), range(64)))
         assert {reply.status_code for reply in replies} == {200}

@@ -95,11 +95,12 @@ class Cloud:
     def restart_neutron(self, overrides: str = "") -> None:
         """Stop all of Neutron, start it again and wait until it serves.
 
-        `overrides` is a settings file's text that wins over the lab's, until the next
-        start.
+        `overrides` is a settings file's text that wins over the lab's and over what the
+        lab was made with, until the next start.
         """
-        self._neutron().stop()
-        replace(self._neutron(), overrides=overrides).start()
+        now = self._neutron()
+        now.stop()
+        now.overridden(overrides).start()
         self._await_neutron()
 
     @contextmanager
@@ -114,13 +115,12 @@ class Cloud:
         try:
             port = self._start_relay(_SECOND_RELAY, directory / "ports.json", 1)[0]
             second = replace(
-                self._neutron(),
+                self._neutron().overridden(overrides),
                 directory=directory,
                 port=port,
                 api=neutron.SECOND,
                 workers=neutron.SECOND_WORKERS,
                 api_workers=1,
-                overrides=overrides,
             )
             self._neutron().stop_workers()
             second.start()

@@ -6,7 +6,7 @@ bus, no quotas.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calico.lab import keystone
@@ -53,6 +53,10 @@ class Neutron:
     def url(self) -> str:
         """Return the API's address, as the service catalogue has it."""
         return f"http://127.0.0.1:{self.port}"
+
+    def overridden(self, overrides: str) -> "Neutron":
+        """Return it with a settings file's text that wins over what it has."""
+        return replace(self, overrides=f"{self.overrides}\n{overrides}")
 
     def start(self) -> None:
         """Start the API and the background workers; the database serves already."""
