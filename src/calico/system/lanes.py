@@ -6,7 +6,6 @@ alternatives, which not every kernel has. Ours are the link by its name, classes
 they are its queue's, filters by their preference.
 """
 
-import errno
 import socket
 import struct
 from collections.abc import Mapping
@@ -20,37 +19,32 @@ from calico.system.traffic_control import (
     ABSENT,
     CREATE,
     DELETE_CLASS,
-    DELETE_FILTER,
-    DELETE_LINK,
     DELETE_QDISC,
     ENTRANCE,
     ETHERNET,
     GET_CLASS,
-    GET_FILTER,
     GET_QDISC,
     GONE,
     HANDLE,
     KIND,
     LARGEST,
-    LINK,
-    NAME,
     NEW_CLASS,
-    NEW_FILTER,
     NEW_QDISC,
     OPTIONS,
-    PREFERENCE,
     REPLACE,
     ROOT,
     TC,
     TICK,
     ask,
     attribute,
-    filter_at,
+    drop_filter,
+    drop_queue_link,
+    filter_target,
     index_of,
-    make_entrance,
     make_queue_link,
     open_route_socket,
-    redirected_to,
+    problem,
+    put_filter,
     redirection,
     text,
 )
@@ -102,7 +96,7 @@ def read_lanes(net: NetState) -> list[LaneItem]:
             found += _lanes(kernel, ours, queues.places)
         for name, index in net.indexes.items():
             if index in queues.exits:
-                target = _turned_to(kernel, index)
+                target = filter_target(kernel, index, _LEAVING, _ACTIONS, _is_ours)
                 if target is not None:
                     found.append(Turn(name, whole=target == ours))
     return found
@@ -120,38 +114,35 @@ def put_lane_item(item: LaneItem) -> Problem | None:
                 case Turn(interface):
                     _lead_aside(kernel, index_of(interface), index_of(LANES))
     except OSError as e:
-        return _problem(item, "put", e)
+        return problem(_words(item), "put", e)
     return None
 
 
 def drop_lane_item(item: LaneItem) -> Problem | None:
-    """Remove one of them. What filters hung on stays: it may be of use to others."""
+    """Remove one of them."""
     try:
         with open_route_socket() as kernel:
             match item:
                 case LaneLink():
-                    link = LINK.pack(0, 0, 0, 0, 0, 0) + text(NAME, LANES)
-                    ask(kernel, DELETE_LINK, 0, link)
+                    drop_queue_link(kernel, LANES)
                 case Lane(number):
                     body = TC.pack(0, 0, 0, index_of(LANES), HANDLE | number, HANDLE, 0)
                     ask(kernel, DELETE_CLASS, 0, body)
                 case Turn(interface):
-                    ours = filter_at(index_of(interface), _LEAVING)
-                    ask(kernel, DELETE_FILTER, 0, ours, ignored=ABSENT)
+                    drop_filter(kernel, index_of(interface), _LEAVING)
     except OSError as e:
-        return None if e.errno in GONE else _problem(item, "drop", e)
+        return None if e.errno in GONE else problem(_words(item), "drop", e)
     return None
 
 
-def _problem(item: LaneItem, wish: str, e: OSError) -> Problem:
+def _words(item: LaneItem) -> str:
     match item:
         case LaneLink():
-            subject = f"link {LANES}"
+            return f"link {LANES}"
         case Lane(number=number, interface=interface):
-            subject = f"lane {number:x} of {interface or 'a former port'}"
+            return f"lane {number:x} of {interface or 'a former port'}"
         case Turn(interface):
-            subject = f"filter at the exit of {interface}"
-    return Problem(subject, wish, f"{errno.errorcode.get(e.errno or 0)}, {e.strerror}")
+            return f"filter at the exit of {interface}"
 
 
 def _make_link(kernel: socket.socket) -> None:
@@ -182,14 +173,10 @@ def _make_lane(kernel: socket.socket, index: int, wanted: Lane) -> None:
 
 
 def _lead_aside(kernel: socket.socket, index: int, lanes: int) -> None:
-    make_entrance(kernel, index)
-    ours = filter_at(index, _LEAVING)
-    ask(kernel, DELETE_FILTER, 0, ours, ignored=ABSENT)
     options = attribute(_ACTIONS, redirection(lanes))
     options += attribute(_LENGTH, struct.pack("=H", len(_IS_MARKED) // 8))
     options += attribute(_PROGRAM, _IS_MARKED)
-    body = ours + text(KIND, "bpf") + attribute(OPTIONS, options)
-    ask(kernel, NEW_FILTER, CREATE, body)
+    put_filter(kernel, index, _LEAVING, "bpf", options)
 
 
 def _queues(kernel: socket.socket, ours: int) -> _Queues:
@@ -239,19 +226,6 @@ def _read_limit(options: Mapping[int, bytes]) -> tuple[int, int, int]:
     return rate, ceiling, rounded(round(ticks * TICK * rate / 1e9), rate)
 
 
-def _turned_to(kernel: socket.socket, index: int) -> int | None:
-    """Return the link that our filter at an exit leads to; None if there is none.
-
-    0 if it leads nowhere, or is not about our mark.
-    """
-    request = TC.pack(0, 0, 0, index, 0, _LEAVING, 0)
-    where = None
-    for message in dump_table(kernel, GET_FILTER, request):
-        *_, info = TC.unpack_from(message)
-        if info >> 16 != PREFERENCE:
-            continue
-        where = where or 0
-        options = attributes(attributes(message, TC.size).get(OPTIONS, b""), 0)
-        if options.get(_PROGRAM) == _IS_MARKED:
-            where = redirected_to(options, _ACTIONS) or where
-    return where
+def _is_ours(options: Mapping[int, bytes]) -> bool:
+    """Tell whether a filter is about our mark."""
+    return options.get(_PROGRAM) == _IS_MARKED

@@ -7,7 +7,6 @@ u32 and mirred are used since they are older than matchall and police, which not
 kernel has.
 """
 
-import errno
 import socket
 import struct
 from collections.abc import Mapping
@@ -19,37 +18,31 @@ from calico.policy.evaluate import Direction
 from calico.reconcile.problem import Problem
 from calico.system.dump import NetState, attributes, dump_table
 from calico.system.traffic_control import (
-    ABSENT,
     CREATE,
-    DELETE_FILTER,
-    DELETE_LINK,
     DELETE_QDISC,
     ENTRANCE,
     ETHERNET,
-    GET_FILTER,
     GET_QDISC,
     GONE,
     HANDLE,
     KIND,
     LARGEST,
-    LINK,
-    NAME,
-    NEW_FILTER,
     NEW_QDISC,
     OPTIONS,
-    PREFERENCE,
     REPLACE,
     ROOT,
     TC,
     TICK,
     ask,
     attribute,
-    filter_at,
+    drop_filter,
+    drop_queue_link,
+    filter_target,
     index_of,
-    make_entrance,
     make_queue_link,
     open_route_socket,
-    redirected_to,
+    problem,
+    put_filter,
     redirection,
     text,
 )
@@ -71,7 +64,7 @@ def read_shapers(net: NetState) -> list[Shaper]:
             if TAP.fullmatch(name) and index in buckets:
                 found.append(Shaper(name, Direction.INGRESS, *buckets[index]))
         turned = {
-            tap: _turned_to(kernel, index)
+            tap: filter_target(kernel, index, _ENTERING, _ACTION)
             for tap, index in net.indexes.items()
             if TAP.fullmatch(tap) and index in entrances
         }
@@ -98,15 +91,12 @@ def put_shaper(wanted: Shaper, have: Shaper | None) -> Problem | None:
             if have is None or not have.rate:
                 _lead_away(kernel, index_of(tap), index_of(detour))
     except OSError as e:
-        return _problem(wanted, "put", e)
+        return problem(_words(wanted), "put", e)
     return None
 
 
 def drop_shaper(old: Shaper) -> Problem | None:
-    """Remove a shaper, or what is left of it.
-
-    The entrance that its filter hung on stays: it may be of use to others.
-    """
+    """Remove a shaper, or what is left of it."""
     tap, detour = old.interface, detour_of(old.interface)
     try:
         with open_route_socket() as kernel:
@@ -115,16 +105,14 @@ def drop_shaper(old: Shaper) -> Problem | None:
                 ask(kernel, DELETE_QDISC, 0, gone, ignored=GONE)
                 return None
             _lead_back(kernel, tap)
-            link = LINK.pack(0, 0, 0, 0, 0, 0) + text(NAME, detour)
-            ask(kernel, DELETE_LINK, 0, link, ignored=GONE)
+            drop_queue_link(kernel, detour)
     except OSError as e:
-        return None if e.errno in GONE else _problem(old, "drop", e)
+        return None if e.errno in GONE else problem(_words(old), "drop", e)
     return None
 
 
-def _problem(shaper: Shaper, wish: str, e: OSError) -> Problem:
-    subject = f"{shaper.direction.value} limit of {shaper.interface}"
-    return Problem(subject, wish, f"{errno.errorcode.get(e.errno or 0)}, {e.strerror}")
+def _words(shaper: Shaper) -> str:
+    return f"{shaper.direction.value} limit of {shaper.interface}"
 
 
 def _bucket(index: int, wanted: Shaper) -> tuple[int, int, bytes]:
@@ -140,15 +128,10 @@ def _bucket(index: int, wanted: Shaper) -> tuple[int, int, bytes]:
 
 
 def _lead_away(kernel: socket.socket, tap: int, detour: int) -> None:
-    make_entrance(kernel, tap)
-    ours = filter_at(tap, _ENTERING)
-    ask(kernel, DELETE_FILTER, 0, ours, ignored=ABSENT)
-    options = attribute(
-        _SELECTOR, _KEY.pack(_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    )
+    everything = _KEY.pack(_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    options = attribute(_SELECTOR, everything)
     options += attribute(_ACTION, redirection(detour))
-    body = ours + text(KIND, "u32") + attribute(OPTIONS, options)
-    ask(kernel, NEW_FILTER, CREATE, body)
+    put_filter(kernel, tap, _ENTERING, "u32", options)
 
 
 def _lead_back(kernel: socket.socket, tap: InterfaceName) -> None:
@@ -156,7 +139,7 @@ def _lead_back(kernel: socket.socket, tap: InterfaceName) -> None:
         index = index_of(tap)
     except OSError:
         return  # the filter went with the tap
-    ask(kernel, DELETE_FILTER, 0, filter_at(index, _ENTERING), ignored=ABSENT)
+    drop_filter(kernel, index, _ENTERING)
 
 
 def _queues(
@@ -182,17 +165,3 @@ def _read_bucket(options: Mapping[int, bytes]) -> tuple[int, int, int]:
     if _RATE64 in options:
         (rate,) = struct.unpack("=Q", options[_RATE64])
     return rate, rounded(round(ticks * TICK * rate / 1e9), rate), queue
-
-
-def _turned_to(kernel: socket.socket, tap: int) -> int | None:
-    """Return the link that our filter of a tap leads to; None if there is no filter."""
-    request = TC.pack(0, 0, 0, tap, 0, _ENTERING, 0)
-    where = None
-    for message in dump_table(kernel, GET_FILTER, request):
-        *_, info = TC.unpack_from(message)
-        if info >> 16 != PREFERENCE:
-            continue
-        where = where or 0  # there is something of ours
-        found = attributes(message, TC.size).get(OPTIONS, b"")
-        where = redirected_to(attributes(found, 0), _ACTION) or where
-    return where

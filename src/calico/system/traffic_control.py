@@ -7,32 +7,33 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from calico.model.ids import InterfaceName
-from calico.system.dump import attributes
+from calico.reconcile.problem import Problem
+from calico.system.dump import Attributes, attributes, dump_table
 
-NEW_LINK, DELETE_LINK = 16, 17
+_NEW_LINK, _DELETE_LINK = 16, 17
 NEW_QDISC, DELETE_QDISC, GET_QDISC = 36, 37, 38
 NEW_CLASS, DELETE_CLASS, GET_CLASS = 40, 41, 42
-NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+_NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 44, 45, 46
 CREATE, REPLACE = 0x400, 0x100  # NLM_F_*
 GONE = {errno.ENOENT, errno.ENODEV}
-ABSENT = {*GONE, errno.EINVAL}  # of a filter: its entrance may be absent too
+ABSENT = {*GONE, errno.EINVAL}  # of a filter or a queue: what it hung on, too
 
 HANDLE = 0xCA11 << 16
-PREFERENCE = 0xCA11
+_PREFERENCE = 0xCA11
 ROOT = 0xFFFFFFFF  # TC_H_ROOT
 ENTRANCE = 0xFFFFFFF1  # clsact
-ALL_PROTOCOLS = socket.htons(3)  # ETH_P_ALL
+_ALL_PROTOCOLS = socket.htons(3)  # ETH_P_ALL
 TICK = 64  # nanoseconds (PSCHED_SHIFT)
 ETHERNET = 1  # TC_LINKLAYER_ETHERNET
 LARGEST = 2**32 - 1
 
-LINK = struct.Struct("=BBHiII")  # struct ifinfomsg
+_LINK = struct.Struct("=BBHiII")  # struct ifinfomsg
 TC = struct.Struct("=BBHiIII")  # struct tcmsg
 KIND, OPTIONS = 1, 2  # TCA_*, and TCA_ACT_*
-NAME = 3  # IFLA_IFNAME
+_NAME = 3  # IFLA_IFNAME
 _REDIRECT = struct.Struct("=IIiiiiI")  # struct tc_mirred
 _HEADER = struct.Struct("=IHHII")
 _REQUEST, _ACK = 0x1, 0x4  # NLM_F_*
@@ -79,24 +80,64 @@ def ask(
 def make_queue_link(kernel: socket.socket, name: InterfaceName) -> None:
     """Make a link that is there for its queue (ifb), and set it up."""
     kind = attribute(_LINK_INFO, text(_INFO_KIND, "ifb"))
-    link = LINK.pack(0, 0, 0, 0, 0, 0) + text(NAME, name) + kind
-    ask(kernel, NEW_LINK, CREATE, link)
+    link = _LINK.pack(0, 0, 0, 0, 0, 0) + text(_NAME, name) + kind
+    ask(kernel, _NEW_LINK, CREATE, link)
     # Nobody is to speak on it for itself: it would get an address when it is up.
     mode = attribute(_ADDRESS_MODE, _NO_ADDRESSES)
     quiet = attribute(_FAMILIES, attribute(socket.AF_INET6, mode))
-    ask(kernel, NEW_LINK, 0, LINK.pack(0, 0, 0, index_of(name), 0, 0) + quiet)
-    ask(kernel, NEW_LINK, 0, LINK.pack(0, 0, 0, index_of(name), _UP, _UP))
+    ask(kernel, _NEW_LINK, 0, _LINK.pack(0, 0, 0, index_of(name), 0, 0) + quiet)
+    ask(kernel, _NEW_LINK, 0, _LINK.pack(0, 0, 0, index_of(name), _UP, _UP))
 
 
-def make_entrance(kernel: socket.socket, index: int) -> None:
-    """Give a link what filters hang on, at its entrance and at its exit."""
+def drop_queue_link(kernel: socket.socket, name: InterfaceName) -> None:
+    """Remove such a link; one that is gone is no error."""
+    link = _LINK.pack(0, 0, 0, 0, 0, 0) + text(_NAME, name)
+    ask(kernel, _DELETE_LINK, 0, link, ignored=GONE)
+
+
+def put_filter(
+    kernel: socket.socket, index: int, where: int, kind: str, options: bytes
+) -> None:
+    """Hang our filter on a link, at its entrance or its exit, in place of any other."""
     entrance = TC.pack(0, 0, 0, index, _ENTRANCE_HANDLE, ENTRANCE, 0)
     ask(kernel, NEW_QDISC, CREATE | REPLACE, entrance + text(KIND, "clsact"))
+    drop_filter(kernel, index, where)
+    body = _filter_at(index, where) + text(KIND, kind) + attribute(OPTIONS, options)
+    ask(kernel, _NEW_FILTER, CREATE, body)
 
 
-def filter_at(index: int, where: int) -> bytes:
-    """Return what names our filter of a link, at its entrance or its exit."""
-    return TC.pack(0, 0, 0, index, 0, where, PREFERENCE << 16 | ALL_PROTOCOLS)
+def drop_filter(kernel: socket.socket, index: int, where: int) -> None:
+    """Take our filter away. What it hung on stays: it may be of use to others."""
+    ask(kernel, _DELETE_FILTER, 0, _filter_at(index, where), ignored=ABSENT)
+
+
+def filter_target(
+    kernel: socket.socket,
+    index: int,
+    where: int,
+    actions: int,
+    is_right: Callable[[Attributes], bool] = lambda _: True,
+) -> int | None:
+    """Return the link that our filter leads to; None if there is no filter of ours.
+
+    0 if it leads nowhere, or has other options than are right. `actions` is the
+    options' attribute that holds what it does.
+    """
+    request = TC.pack(0, 0, 0, index, 0, where, 0)
+    target = None
+    for message in dump_table(kernel, _GET_FILTER, request):
+        *_, info = TC.unpack_from(message)
+        if info >> 16 != _PREFERENCE:
+            continue
+        target = target or 0
+        options = attributes(attributes(message, TC.size).get(OPTIONS, b""), 0)
+        if is_right(options):
+            target = _redirected_to(options, actions) or target
+    return target
+
+
+def _filter_at(index: int, where: int) -> bytes:
+    return TC.pack(0, 0, 0, index, 0, where, _PREFERENCE << 16 | _ALL_PROTOCOLS)
 
 
 def redirection(target: int) -> bytes:
@@ -106,11 +147,8 @@ def redirection(target: int) -> bytes:
     return attribute(1, text(KIND, "mirred") + options)
 
 
-def redirected_to(options: Mapping[int, bytes], actions: int) -> int | None:
-    """Return the link that a filter's options lead to; None if to none.
-
-    `actions` is the options' attribute that holds them.
-    """
+def _redirected_to(options: Mapping[int, bytes], actions: int) -> int | None:
+    """Return the link that a filter's options lead to; None if to none."""
     # Actions, the first one, its options, its parameters: nested.
     found = options.get(actions, b"")
     for kind in (1, OPTIONS, 2):
@@ -119,6 +157,11 @@ def redirected_to(options: Mapping[int, bytes], actions: int) -> int | None:
         return None
     target: int = _REDIRECT.unpack_from(found)[-1]
     return target
+
+
+def problem(subject: str, wish: str, e: OSError) -> Problem:
+    """Return what the kernel said to a wish, by the error's name."""
+    return Problem(subject, wish, f"{errno.errorcode.get(e.errno or 0)}, {e.strerror}")
 
 
 def text(kind: int, value: str) -> bytes:
