@@ -7,7 +7,7 @@ for each lane, and from there it leaves as it would have.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from zlib import crc32
 
@@ -17,7 +17,7 @@ from calico.plan.antispoof import LANES_FROM, LANES_TO, Element
 from calico.plan.ruleset import Chain, Rule, Set
 from calico.plan.shaping import shaper
 from calico.policy.evaluate import Direction
-from calico.policy.floating import RefusedNat
+from calico.policy.floating import RefusedNat, refuse_nats
 
 LANES = InterfaceName("calico-lanes")
 MAJOR = 0xCA11  # of the queue's handle
@@ -106,39 +106,27 @@ def refuse_unlimited(
     if not limited:
         return endpoints, ()
     lucky = {nat.external for nat in limited[:_MOST]}
-    settled = []
-    refused: list[RefusedNat] = []
-    for endpoint in endpoints:
-        reasons = {
-            nat: _objection(nat, has_lane=nat.external in lucky, uplinks=uplinks)
-            for nat in endpoint.nats
-        }
-        kept = tuple(nat for nat, reason in reasons.items() if reason is None)
-        settled.append(
-            endpoint if kept == endpoint.nats else replace(endpoint, nats=kept)
-        )
-        refused += [
-            RefusedNat(port=endpoint.port, external=nat.external, reason=reason)
-            for nat, reason in reasons.items()
-            if reason is not None
-        ]
-    return tuple(settled), tuple(refused)
 
+    def objection(nat: Nat, _of: Endpoint) -> str | None:
+        if nat.qos.egress and not uplinks:
+            return "its limit needs `uplinks` in the agent's settings"
+        is_limited = nat.qos.egress or nat.qos.ingress
+        has_lane = nat.external in lucky
+        return None if has_lane or not is_limited else f"{_MOST} others have limits"
 
-def _objection(nat: Nat, *, has_lane: bool, uplinks: tuple[str, ...]) -> str | None:
-    if nat.qos.egress and not uplinks:
-        return "its limit needs `uplinks` in the agent's settings"
-    limited = nat.qos.egress or nat.qos.ingress
-    return None if has_lane or not limited else f"{_MOST} others have limits"
+    return refuse_nats(endpoints, objection)
 
 
 def lanes_of(endpoints: Iterable[Endpoint]) -> Lanes:
     """Return the lanes of the ports that are given."""
     endpoints = tuple(endpoints)
-    slots = _slots(nat.external for nat in _limited(endpoints))
+    limited = _limited(endpoints)
+    if not limited:
+        return {}
+    slots = _slots(nat.external for nat in limited)
     found = {
         one.interface: tuple(
-            limited for nat in one.nats for limited in _lanes(one, nat, slots)
+            lane for nat in one.nats for lane in _lanes(one, nat, slots)
         )
         for one in endpoints
     }

@@ -6,7 +6,7 @@ or another port's (P47).
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -149,12 +149,20 @@ def settle(
         return endpoints, ()
     fixed = {address: e.port for e in endpoints for address in e.addresses}
     judge = _Judge(Space(subnets), own, fixed, adopted=adopted)
+    return refuse_nats(endpoints, judge.objection)
+
+
+def refuse_nats(
+    endpoints: Iterable[Endpoint], objection: Callable[[Nat, Endpoint], str | None]
+) -> tuple[tuple[Endpoint, ...], tuple[RefusedNat, ...]]:
+    """Take away the floating IPs that there is an objection to; say which and why."""
     settled = []
     refused: list[RefusedNat] = []
     for endpoint in endpoints:
-        reasons = {nat: judge.objection(nat, endpoint) for nat in endpoint.nats}
+        reasons = {nat: objection(nat, endpoint) for nat in endpoint.nats}
         legal = tuple(nat for nat, reason in reasons.items() if reason is None)
-        settled.append(replace(endpoint, nats=legal) if reasons else endpoint)
+        same = legal == endpoint.nats
+        settled.append(endpoint if same else replace(endpoint, nats=legal))
         refused += [
             RefusedNat(port=endpoint.port, external=nat.external, reason=reason)
             for nat, reason in reasons.items()
