@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from calico.model.records import Endpoint
 from calico.plan.antispoof import FORWARDED, Element
 from calico.plan.items import DHCP_BRIDGE
-from calico.plan.ruleset import ANY_TAP, Chain, Rule, Set
+from calico.plan.ruleset import AFTER_ROUTING, ANY_TAP, BEFORE_ROUTING, Chain, Rule, Set
 
-_BEFORE_ROUTING, _AFTER_ROUTING = -100, 100  # NF_IP_PRI_NAT_DST, _SRC
 _BEFORE_POLICY = -20
 _BACK, _OF_SELVES = "forwarding4", "forwarded_self4"
 _TO_TARGET = Rule(
@@ -31,8 +30,8 @@ PARTS: tuple[Set | Chain, ...] = (
     ),
     Set(_BACK, ("ipv4_addr",)),
     Set(_OF_SELVES, ("ipv4_addr", "ipv4_addr", "ipv4_addr")),
-    Chain("forwarding", (_TO_TARGET,), "prerouting", _BEFORE_ROUTING, nat=True),
-    Chain("forwarding_host", (_TO_TARGET,), "output", _BEFORE_ROUTING, nat=True),
+    Chain("forwarding", (_TO_TARGET,), "prerouting", BEFORE_ROUTING, nat=True),
+    Chain("forwarding_host", (_TO_TARGET,), "output", BEFORE_ROUTING, nat=True),
     Chain(
         "forwarding_back",
         (
@@ -48,7 +47,7 @@ PARTS: tuple[Set | Chain, ...] = (
             ),
         ),
         "postrouting",
-        _AFTER_ROUTING,
+        AFTER_ROUTING,
         nat=True,
     ),
     Chain(

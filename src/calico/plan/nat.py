@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from calico.model.ids import is_single
 from calico.model.records import Endpoint
 from calico.plan.antispoof import FLOATING, Element, sources
-from calico.plan.ruleset import Chain, Rule, Set
+from calico.plan.ruleset import AFTER_ROUTING, BEFORE_ROUTING, Chain, Rule, Set
 
-_BEFORE_ROUTING, _AFTER_ROUTING = -100, 100  # NF_IP_PRI_NAT_DST, _SRC
 _TO_INSTANCE = Rule(
     f"dnat ip to ip daddr map @{FLOATING}", "a floating IP: to its instance"
 )
 PARTS: tuple[Set | Chain, ...] = (
     Set(FLOATING, ("ipv4_addr",), to="ipv4_addr"),
     Set("hairpin4", ("ipv4_addr", "ipv4_addr")),
-    Chain("floating", (_TO_INSTANCE,), "prerouting", _BEFORE_ROUTING, nat=True),
-    Chain("floating_host", (_TO_INSTANCE,), "output", _BEFORE_ROUTING, nat=True),
+    Chain("floating", (_TO_INSTANCE,), "prerouting", BEFORE_ROUTING, nat=True),
+    Chain("floating_host", (_TO_INSTANCE,), "output", BEFORE_ROUTING, nat=True),
     Chain(
         "hairpin",
         (
@@ -32,7 +31,7 @@ PARTS: tuple[Set | Chain, ...] = (
             ),
         ),
         "postrouting",
-        _AFTER_ROUTING,
+        AFTER_ROUTING,
         nat=True,
     ),
 )

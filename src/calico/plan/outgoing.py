@@ -12,11 +12,10 @@ from ipaddress import IPv4Network
 from calico.model.ids import Address, Prefix
 from calico.model.records import Endpoint
 from calico.plan.antispoof import OUTGOING, Element
-from calico.plan.ruleset import Chain, Rule, Set
+from calico.plan.ruleset import AFTER_ROUTING, Chain, Rule, Set
 
 CLOUD = "cloud4"  # the set of all subnets
 
-_AFTER_ROUTING = 100  # NF_IP_PRI_NAT_SRC
 PARTS: tuple[Set | Chain, ...] = (
     Set(OUTGOING, ("ifname", "ipv4_addr"), to="ipv4_addr"),
     Set(CLOUD, ("ipv4_addr",), interval=True),
@@ -29,7 +28,7 @@ PARTS: tuple[Set | Chain, ...] = (
             ),
         ),
         "postrouting",
-        _AFTER_ROUTING,
+        AFTER_ROUTING,
         nat=True,
     ),
 )

@@ -24,6 +24,7 @@ _RAW = -300  # before connection tracking
 _SENDER = -10  # before the filter of the receiver
 _SENT = -5
 _FILTER = 0
+BEFORE_ROUTING, AFTER_ROUTING = -100, 100  # NF_IP_PRI_NAT_DST, _SRC
 HOST = 1  # after the filter of what instances send to the host
 _RECEIVED = 5
 LOG_GROUP = 5
