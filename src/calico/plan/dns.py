@@ -5,7 +5,6 @@ serves its DHCP. Here that is the address which the host holds for the subnet: a
 guest reaches it on its link, whatever its routes are.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from calico.model.ids import Address, NetworkId, PortId
@@ -29,10 +28,13 @@ def dns_servers(subnet: Subnet) -> tuple[Address, ...]:
 
 def asked(world: World) -> dict[PortId, tuple[Address, ...]]:
     """Return the addresses of the host that ports are told to ask for names, if any."""
-    networks: dict[NetworkId, list[Subnet]] = defaultdict(list)
+    networks: dict[NetworkId, list[Subnet]] = {e.network: [] for e in world.endpoints}
     for _, subnet in sorted(world.subnets.items()):
-        if _host_of(subnet) is not None or subnet.prefix.version == 4:
-            networks[subnet.network].append(subnet)
+        mine = networks.get(subnet.network)  # few of the cloud's are
+        if mine is not None and (
+            subnet.prefix.version == 4 or _host_of(subnet) is not None
+        ):
+            mine.append(subnet)
     found = {
         endpoint.port: _asked_by(endpoint, networks[endpoint.network])
         for endpoint in world.endpoints
