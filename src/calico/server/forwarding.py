@@ -110,7 +110,7 @@ def companions(context: Any, port: str) -> list[Subject]:
     """
     if not are_served():
         return []
-    own = sa.select(Row.floatingip_id).where(Row.internal_neutron_port_id == port)
+    own = floating_ips_of([port])
     query = sa.select(Row.internal_neutron_port_id).where(
         Row.floatingip_id.in_(own), Row.internal_neutron_port_id != port
     )

@@ -5,6 +5,7 @@ hundred ports cost as many queries as one.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -83,6 +84,7 @@ def endpoints(ids: Collection[str]) -> dict[str, tuple[Endpoint, ...]]:
 
 
 def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundings:
+    ids = {port["id"] for port in ports}
     subnets = {ip["subnet_id"] for port in ports for ip in port["fixed_ips"]}
     networks = {port["network_id"] for port in ports}
     groups = {group for port in ports for group in port["security_groups"]}
@@ -90,21 +92,18 @@ def _surroundings(context: Any, plugin: Any, ports: Iterable[Any]) -> Surroundin
     names = sa.select(model.id, model.name).where(model.id.in_(groups))
     with db_api.CONTEXT_READER.using(context):
         group_names = {row.id: row.name for row in context.session.execute(names)}
-    floats = floating.of_ports(context, {port["id"] for port in ports})
-    limited = [
-        policy_of(one)
-        for some in floats.values()
-        for one in some
-        if floating_qos.is_loaded()
-    ]
+    floats = floating.of_ports(context, ids)
+    limited = [*ports]
+    if floating_qos.is_loaded():
+        limited += chain.from_iterable(floats.values())
     return Surroundings(
         subnets=_by_id(plugin.get_subnets(context, filters={"id": list(subnets)})),
         networks=_by_id(plugin.get_networks(context, filters={"id": list(networks)})),
         group_names=group_names,
         grounds=_grounds(context, ports),
         floating=floats,
-        forwardings=forwarding.of_ports(context, {port["id"] for port in ports}),
-        qos_rules=_qos_rules(context, filter(None, [*map(policy_of, ports), *limited])),
+        forwardings=forwarding.of_ports(context, ids),
+        qos_rules=_qos_rules(context, filter(None, map(policy_of, limited))),
     )
 
 
