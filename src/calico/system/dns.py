@@ -11,32 +11,24 @@ from calico.system.service import Service, index_of
 NAME = "dns"
 
 
-class DnsService:
+class DnsService(Service):
     """The DNS responder of a host; its files are in `run_dir`.
 
     Where no port asks it there is none, and one that runs is ended.
     """
 
     def __init__(self, run_dir: Path, settings: DnsSettings) -> None:
+        super().__init__(NAME, run_dir)
         self._settings = settings
-        self._service = Service(NAME, run_dir)
 
     def apply(self, world: World) -> list[Problem]:
         """Answer the ports of `world`, and them alone; return what could not be."""
         settings = self._settings
         table = plan_dns(world, index_of, settings.resolvers, settings.domains)
         if not table.ports:
-            self._service.end()
+            self.end()
             return []
         try:
-            return self._service.follow(encode_table(table))
+            return self.follow(encode_table(table))
         except OSError as e:
             return [Problem("DNS", "write its files", str(e))]
-
-    def pid(self) -> int | None:
-        """Return the id of the process; None if there is none."""
-        return self._service.pid()
-
-    def stop(self) -> None:
-        """End the service."""
-        self._service.stop()

@@ -12,20 +12,20 @@ from calico.system.service import Service, index_of
 NAME = "metadata"
 
 
-class MetadataProxy:
+class MetadataProxy(Service):
     """The metadata proxy of a host; its files are in `run_dir`.
 
     Without backends in the settings there is none, and one that runs is ended.
     """
 
     def __init__(self, run_dir: Path, settings: MetadataSettings) -> None:
+        super().__init__(NAME, run_dir)
         self._settings = settings
-        self._service = Service(NAME, run_dir)
 
     def apply(self, world: World) -> list[Problem]:
         """Answer the ports of `world`, and them alone; return what could not be."""
         if not self._settings.backends:
-            self._service.end()
+            self.end()
             return []
         try:
             settings = _whole(self._settings)
@@ -33,17 +33,9 @@ class MetadataProxy:
             return [Problem("metadata proxy", "read its settings", str(e))]
         ports = encode_ports(plan_metadata(world.endpoints, index_of))
         try:
-            return self._service.follow(ports, settings)
+            return self.follow(ports, settings)
         except OSError as e:
             return [Problem("metadata proxy", "write its files", str(e))]
-
-    def pid(self) -> int | None:
-        """Return the id of the process; None if there is none."""
-        return self._service.pid()
-
-    def stop(self) -> None:
-        """End the service."""
-        self._service.stop()
 
 
 def _whole(settings: MetadataSettings) -> bytes:
