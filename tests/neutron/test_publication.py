@@ -20,8 +20,15 @@ from calico.model.ids import (
     tap_name,
 )
 from calico.model.keys import Keys
+from calico.model.policy_codec import encode_address_group, encode_policy
 from calico.model.records import AddressGroup, Endpoint, Policy
-from calico.server.publish import LARGEST_REQUEST, Endpoints, Publication, Unpublishable
+from calico.server.publish import (
+    LARGEST_REQUEST,
+    Endpoints,
+    Form,
+    Publication,
+    Unpublishable,
+)
 
 PORT = PortId("0b9de9b4-0a30-4d3b-a5a8-8e2a5a3f0001")
 KEYS = Keys("race")  # a region of its own: other tests use the same etcd
@@ -122,14 +129,18 @@ def test_p56_a_slow_publisher_cannot_undo_a_newer_policy(
         Policy(group=GroupId("sg"), name="new"),
     ]
 
-    def overtaken(_id: str) -> Policy:
+    def form(read: Callable[[], Policy]) -> Form:
+        key = KEYS.policy(GroupId("sg"))
+        return Form(key, lambda old: encode_policy(read(), KEYS, old))
+
+    def overtaken() -> Policy:
         reading = readings.pop(0)
         if readings:
             newest = readings[0]
-            Publication(store, KEYS).group("sg", lambda _id: newest)
+            Publication(store, KEYS).object(form(lambda: newest))
         return reading
 
-    publication.group("sg", overtaken)
+    publication.object(form(overtaken))
 
     item = store.get(KEYS.policy(GroupId("sg")))
     assert item is not None
@@ -174,17 +185,21 @@ def test_p21_publishing_a_port_again_writes_nothing_that_hosts_watch(
 def test_p41_what_etcd_takes_is_published_and_more_is_refused_with_its_size(
     store: Client, publication: Publication
 ) -> None:
+    def form(count: int) -> Form:
+        key = KEYS.address_group(AddressGroupId("ag"))
+        return Form(key, lambda old: encode_address_group(entries(count), KEYS, old))
+
     def entries(count: int) -> AddressGroup:
         first = int(ip_address("2001:db8:1111:2222:3333:4444:5555:0"))
         prefixes = tuple(IPv6Network((first + n, 128)) for n in range(count))
         return AddressGroup(id=AddressGroupId("ag"), name="", prefixes=prefixes)
 
-    publication.address_group("ag", lambda _id: entries(33_000))
+    publication.object(form(33_000))
     item = store.get(KEYS.address_group(AddressGroupId("ag")))
     assert item is not None
     assert 0.9 * LARGEST_REQUEST < len(item.value) < LARGEST_REQUEST
     with pytest.raises(Unpublishable, match=r"networksets/.*/osag.ag: \d+ bytes"):
-        publication.address_group("ag", lambda _id: entries(40_000))
+        publication.object(form(40_000))
 
 
 def test_a_port_of_more_keys_than_a_transaction_takes_is_published_and_withdrawn(

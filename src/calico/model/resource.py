@@ -124,6 +124,16 @@ def decode(value: bytes | str) -> Any:
         raise Invalid(f"not JSON: {e}") from e
 
 
+def says_the_same(old: bytes | None, new: bytes) -> bool:
+    """Tell whether two values are the same JSON, however each writer spells it."""
+    if old is None or old == new:
+        return old == new
+    try:
+        return bool(decode(old) == decode(new))
+    except Invalid:
+        return False
+
+
 def parse_json(value: bytes) -> Json:
     """Return the JSON object in a stored value; Invalid if it is none."""
     body = decode(value)

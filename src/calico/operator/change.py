@@ -19,7 +19,7 @@ from calico.datastore.store import (
 from calico.model.ids import Invalid
 from calico.model.keys import Keys
 from calico.model.operator_codec import encode_document
-from calico.model.resource import decode
+from calico.model.resource import says_the_same
 from calico.operator.documents import Document
 from calico.operator.kinds import Kind
 
@@ -66,7 +66,7 @@ def _plan_one(store: Store, document: Document, keys: Keys, now: str) -> Change:
         document.resource, name=key.rpartition("/")[2], created=None if old else now
     )
     value = encode_document(resource, old.value if old else None)
-    if old is not None and _says_the_same(old.value, value):
+    if old is not None and says_the_same(old.value, value):
         return Change(subject=str(document), outcome=Outcome.UNCHANGED, found=found)
     return Change(
         subject=str(document),
@@ -140,10 +140,3 @@ def _found(
     store: Store, kind: Kind, name: str, keys: Keys
 ) -> tuple[tuple[str, Item | None], ...]:
     return tuple((key, store.get(key)) for key in kind.keys_of(name, keys))
-
-
-def _says_the_same(old: bytes, new: bytes) -> bool:
-    try:
-        return bool(decode(old) == decode(new))
-    except Invalid:
-        return False

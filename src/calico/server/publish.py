@@ -8,7 +8,7 @@ order of events never matters.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,15 +21,13 @@ from calico.datastore.store import (
     Store,
     Transaction,
 )
-from calico.model.codec import encode_endpoint, encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, SubnetId
+from calico.model.codec import encode_endpoint
+from calico.model.ids import Invalid, PortId
 from calico.model.keys import Keys
-from calico.model.logs import Log, encode_log
 from calico.model.migration import encode_migration
 from calico.model.names import encode_port_names
-from calico.model.policy_codec import encode_address_group, encode_policy
-from calico.model.records import AddressGroup, Endpoint, Policy, Subnet
-from calico.model.resource import decode, parse_json
+from calico.model.records import Endpoint
+from calico.model.resource import parse_json, says_the_same
 from calico.server.translate import members, names
 
 ATTEMPTS = 10  # lost races in a row before the journal gets the object back
@@ -37,12 +35,18 @@ ATTEMPTS = 10  # lost races in a row before the journal gets the object back
 LARGEST_REQUEST = 1_500_000
 """Bytes that etcd takes at once (its --max-request-bytes, less what wraps them)."""
 
-_T = TypeVar("_T")
-
 Writes = list[Put | Delete]
 
 Encode = Callable[[bytes | None], bytes]
 """Makes a stored value from the one that it replaces (None: there is none)."""
+
+
+class Form(NamedTuple):
+    """A key, and what makes the value that should be there (None: nothing should)."""
+
+    key: str
+    wanted: Callable[[bytes | None], bytes | None]
+
 
 Endpoints = tuple[Endpoint, ...]
 """A port's endpoints: that of the host that it is bound to, then others."""
@@ -127,50 +131,19 @@ class Publication:
         put = Put(key=key, value=msgspec.json.encode(record))
         return self._swap(Compare.unchanged(key, old), [put])
 
-    def subnet(self, subnet: str, read: Callable[[str], Subnet | None]) -> None:
-        """Publish or withdraw a subnet."""
-        key = self._keys.subnet(SubnetId(subnet))
-        self._object(key, lambda: read(subnet), encode_subnet)
-
-    def group(self, group: str, read: Callable[[str], Policy | None]) -> None:
-        """Publish or withdraw a security group's policy."""
-        self._object(
-            self._keys.policy(GroupId(group)),
-            lambda: read(group),
-            lambda policy, old: encode_policy(policy, self._keys, old),
-        )
-
-    def address_group(
-        self, group: str, read: Callable[[str], AddressGroup | None]
-    ) -> None:
-        """Publish or withdraw an address group's network set."""
-        self._object(
-            self._keys.address_group(AddressGroupId(group)),
-            lambda: read(group),
-            lambda found, old: encode_address_group(found, self._keys, old),
-        )
-
-    def log(self, log: str, read: Callable[[str], Log | None]) -> None:
-        """Publish or withdraw a log of security groups."""
-        self._object(self._keys.log(LogId(log)), lambda: read(log), encode_log)
-
-    def _object(
-        self,
-        key: str,
-        read: Callable[[], _T | None],
-        encode: Callable[[_T, bytes | None], bytes],
-    ) -> None:
+    def object(self, form: Form) -> None:
+        """Publish or withdraw an object that has one key; errors as for ports."""
         for _ in range(ATTEMPTS):
-            old = self._store.get(key)
-            wanted = read()
-            if wanted is None and old is None:
+            old = self._store.get(form.key)
+            value = form.wanted(old.value if old else None)
+            if value is None and old is None:
                 return
-            write: Put | Delete = Delete(key=key)
-            if wanted is not None:
-                write = Put(key=key, value=encode(wanted, old.value if old else None))
-            if self._swap(Compare.unchanged(key, old), [write]):
+            write: Put | Delete = Delete(key=form.key)
+            if value is not None:
+                write = Put(key=form.key, value=value)
+            if self._swap(Compare.unchanged(form.key, old), [write]):
                 return
-        raise Unpublishable(f"{key} is being published by others too")
+        raise Unpublishable(f"{form.key} is being published by others too")
 
     def _record(self, port: str) -> Item | None:
         return self._store.get(self._keys.published_port(PortId(port)))
@@ -293,16 +266,6 @@ def _refuse_oversize(writes: Writes) -> None:
             f"{largest}: {sizes[largest]} bytes are too many for etcd, which takes"
             f" {LARGEST_REQUEST} at once"
         )
-
-
-def says_the_same(old: bytes | None, new: bytes) -> bool:
-    """Tell whether two values are the same JSON, however each writer spells it."""
-    if old is None or old == new:
-        return old == new
-    try:
-        return bool(decode(old) == decode(new))
-    except Invalid:
-        return False
 
 
 def decode_record(value: bytes) -> PublishedPort | None:

@@ -20,6 +20,7 @@ from calico.datastore.store import Broken, DatastoreError, Store, Temporary
 from calico.model.ids import Invalid
 from calico.model.keys import Keys
 from calico.server import floating, inventory, journal
+from calico.server.forms import form_of
 from calico.server.journal import Entry, Kind, Subject
 from calico.server.options import ServerSettings
 from calico.server.publish import Publication, Unpublishable
@@ -37,6 +38,7 @@ class Backlog:
     """
 
     def __init__(self, store: Store, keys: Keys) -> None:
+        self._keys = keys
         self._publication = Publication(store, keys)
 
     def work_off(
@@ -110,23 +112,10 @@ class Backlog:
     def _object(self, subjects: list[Subject]) -> None:
         for subject in subjects:
             try:
-                self._one(subject)
+                self._publication.object(form_of(subject, self._keys))
             except Invalid as e:
                 # Trying again cannot help; a change of the object makes a new row.
                 LOG.error("%s is not published: %s", subject, e)  # noqa: TRY400 - says it all
-
-    def _one(self, subject: Subject) -> None:
-        match subject.kind:
-            case Kind.SUBNET:
-                self._publication.subnet(subject.id, inventory.subnet)
-            case Kind.GROUP:
-                self._publication.group(subject.id, inventory.policy)
-            case Kind.ADDRESS_GROUP:
-                self._publication.address_group(subject.id, inventory.address_group)
-            case Kind.LOG:
-                self._publication.log(subject.id, inventory.network_log)
-            case _:
-                raise AssertionError(f"{subject.kind} is not published by itself")
 
 
 def _expand(context: Any, entries: list[Entry]) -> list[Subject]:

@@ -17,15 +17,14 @@ from typing import Any
 from oslo_log import log
 
 from calico.datastore.store import Compare, DatastoreError, Put, Store, Transaction
-from calico.model.codec import encode_subnet
-from calico.model.ids import AddressGroupId, GroupId, Invalid, LogId, PortId, SubnetId
+from calico.model.ids import Invalid, PortId
 from calico.model.keys import Keys
-from calico.model.logs import encode_log
-from calico.model.policy_codec import encode_address_group, encode_policy
+from calico.model.resource import says_the_same
 from calico.server import holdings, inventory, journal
+from calico.server.forms import form_of
 from calico.server.holdings import Holdings
 from calico.server.journal import Kind, Subject
-from calico.server.publish import Publication, says_the_same
+from calico.server.publish import Publication
 from calico.server.publisher import Backlog
 
 LOG = log.getLogger(__name__)
@@ -147,43 +146,15 @@ class Resync:
         return item.value if item else None
 
     def _differs(self, subject: Subject, held: Holdings) -> bool:
-        old = held.value(self._key(subject))
+        form = form_of(subject, self._keys)
+        old = held.value(form.key)
         try:
-            new = self._wanted(subject, old)
+            new = form.wanted(old)
         except Invalid:
             return False  # it is not published, which was logged when it changed
         if new is None:
             return old is not None
         return not says_the_same(old, new)
-
-    def _key(self, subject: Subject) -> str:
-        keys, name = self._keys, subject.id
-        match subject.kind:
-            case Kind.SUBNET:
-                return keys.subnet(SubnetId(name))
-            case Kind.GROUP:
-                return keys.policy(GroupId(name))
-            case Kind.ADDRESS_GROUP:
-                return keys.address_group(AddressGroupId(name))
-            case _:
-                return keys.log(LogId(name))
-
-    def _wanted(self, subject: Subject, old: bytes | None) -> bytes | None:
-        """Return what should be stored in the place of an old value."""
-        name = subject.id
-        match subject.kind:
-            case Kind.SUBNET:
-                subnet = inventory.subnet(name)
-                return encode_subnet(subnet, old) if subnet else None
-            case Kind.GROUP:
-                policy = inventory.policy(name)
-                return encode_policy(policy, self._keys, old) if policy else None
-            case Kind.ADDRESS_GROUP:
-                group = inventory.address_group(name)
-                return encode_address_group(group, self._keys, old) if group else None
-            case _:
-                found = inventory.network_log(name)
-                return encode_log(found) if found else None
 
     def _mend(self, subjects: Collection[Subject]) -> int:
         """Journal what differs, and publish it; return how much is to be waited for.
