@@ -22,7 +22,8 @@ from tests.kernel.bgp_hosts import (
 )
 from tests.kernel.capture import arrivals
 from tests.kernel.data_path import HostBed, host_bed
-from tests.kernel.netns import Netns, eventually, in_netns, link
+from tests.kernel.netns import Netns, eventually, in_netns
+from tests.kernel.outside import OUTSIDE, accepted, outside_of
 
 from calico.model.groups import Groups
 from calico.model.ids import Address, GroupId, PortId
@@ -30,7 +31,6 @@ from calico.model.records import Endpoint, Nat, Policy, PortRange, Rule
 from calico.system.conntrack import read_connections
 
 E, OTHER = "10.78.0.5", "10.78.0.6"  # in a subnet of the cloud
-OUTSIDE = "192.0.2.2"
 PORT = 80
 QUIET = 0.3  # seconds in which nothing may arrive: an answer takes a millisecond
 A, B = endpoint(2), endpoint(3)
@@ -70,14 +70,9 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with host_bed() as bed, Netns("outside") as outside:
+    with host_bed() as bed, outside_of(bed) as outside:
         for one in (A, B):
             bed.plug(one)
-        link(bed.host, "up0", outside, "eth0")
-        bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "up0")
-        outside.ip("addr", "add", f"{OUTSIDE}/24", "dev", "eth0")
-        outside.ip("route", "add", "default", "via", "192.0.2.1")
-        bed.host.ip("route", "add", "default", "via", OUTSIDE)
         made = Site(bed, outside)
         with made.stack:
             yield made
@@ -146,17 +141,12 @@ def talk(
     """Connect to a server that listens at any address; None if that does not work."""
     with ExitStack() as stack:
         server = stack.enter_context(site.socket(far, socket.SOCK_STREAM))
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("", port))
-        server.listen()
         made = site.socket(near, socket.SOCK_STREAM)
-        try:
-            made.connect((to, port))
-            accepted = site.stack.enter_context(server.accept()[0])
-        except OSError:
-            return None
-    accepted.settimeout(QUIET)
-    return Talk(made, accepted)
+        end = accepted(server, port, made, (to, port))
+    if end is None:
+        return None
+    site.stack.enter_context(end).settimeout(QUIET)
+    return Talk(made, end)
 
 
 def test_s13_a_floating_ip_leads_to_its_instance_from_everywhere(site: Site) -> None:

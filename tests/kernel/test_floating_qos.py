@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tests.endpoints import HOST, endpoint
 from tests.kernel.data_path import HostBed, host_bed
-from tests.kernel.netns import Netns, eventually, link
+from tests.kernel.netns import Netns, eventually
+from tests.kernel.outside import OUTSIDE, outside_of
 from tests.kernel.rates import Stream, stream
 
 from calico.config import AgentSettings
@@ -24,7 +25,7 @@ from calico.model.records import Endpoint, Nat
 
 A, B = endpoint(2), endpoint(3)
 E, FREE = "10.78.0.5", "10.78.0.6"
-FIXED, OUTSIDE = "10.65.0.2", "192.0.2.2"
+FIXED = "10.65.0.2"
 MBIT = 1_000_000
 SMALL = 200_000  # bits: a burst that hardly counts in a measurement
 GIANT = 8 * 65536  # bits: what the kernel handles as one packet
@@ -81,15 +82,10 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with host_bed() as bed, Netns("outside") as outside:
+    with host_bed() as bed, outside_of(bed) as outside:
         bed.settings = AgentSettings(host=HOST, uplinks=("up0",))
         for one in (A, B):
             bed.plug(one)
-        link(bed.host, "up0", outside, "eth0")
-        bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "up0")
-        outside.ip("addr", "add", f"{OUTSIDE}/24", "dev", "eth0")
-        outside.ip("route", "add", "default", "via", "192.0.2.1")
-        bed.host.ip("route", "add", "default", "via", OUTSIDE)
         yield Site(bed, outside)
 
 

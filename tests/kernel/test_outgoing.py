@@ -12,9 +12,9 @@ from tests.kernel.agent_host import KEYS, agent_host
 from tests.kernel.capture import arrivals
 from tests.kernel.data_path import SUBNETS, host_bed
 from tests.kernel.netns import Netns, eventually, in_netns, link
+from tests.kernel.outside import OUTSIDE, outside_of
 from tests.kernel.test_floating_ips import (
     OTHER,
-    OUTSIDE,
     PORT,
     E,
     Site,
@@ -79,15 +79,10 @@ class Datagrams:
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    with host_bed() as bed, Netns("outside") as outside:
+    with host_bed() as bed, outside_of(bed) as outside:
         for one in (A, B):
             bed.plug(one)
-        link(bed.host, "up0", outside, "eth0")
-        bed.host.ip("addr", "add", "192.0.2.1/24", "dev", "up0")
-        outside.ip("addr", "add", f"{OUTSIDE}/24", "dev", "eth0")
         outside.ip("addr", "add", f"{REMOTE}/32", "dev", "lo")
-        outside.ip("route", "add", "default", "via", "192.0.2.1")
-        bed.host.ip("route", "add", "default", "via", OUTSIDE)
         made = Cloud(bed, outside)
         with made.stack:
             yield made

@@ -12,6 +12,7 @@ from tests.kernel.agent_host import agent_host
 from tests.kernel.capture import arrivals
 from tests.kernel.data_path import HostBed, host_bed
 from tests.kernel.netns import Netns, eventually, in_netns, link
+from tests.kernel.outside import accepted
 from tests.kernel.talks import QUIET, Talk
 
 from calico.model.records import Endpoint, Forwarding, Nat, PortRange
@@ -78,16 +79,11 @@ class Site:
         """
         with ExitStack() as stack:
             server = stack.enter_context(self.socket(far, socket.SOCK_STREAM))
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind(("", service))
-            server.listen()
             made = self.socket(near, socket.SOCK_STREAM)
-            try:
-                made.connect((E, port))
-                accepted = self.stack.enter_context(server.accept()[0])
-            except OSError:
-                return None
-        talk = Talk(made, accepted)
+            end = accepted(server, service, made, (E, port))
+        if end is None:
+            return None
+        talk = Talk(made, self.stack.enter_context(end))
         assert talk.passes()
         assert talk.passes(back=True)
         return talk
