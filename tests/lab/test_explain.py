@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.lab.networks import dual_stack
 
 from calico.lab.instances import Instance
 from calico.lab.lab import Lab
@@ -39,7 +40,7 @@ def cast(lab: Lab) -> Iterator[Cast]:
     """Give `one` and `three` on one host, `two` and `served` on another."""
     with ExitStack() as cleanup:
         api = lab.connection("demo1").network
-        network = _network(api, cleanup)
+        network = dual_stack(api, cleanup, f"x{os.getpid()}", 231)
         default = api.find_security_group("default", ignore_missing=False).id
         web = api.create_security_group(name=f"web-{os.getpid()}")
         cleanup.callback(api.delete_security_group, web.id)
@@ -65,20 +66,6 @@ def cast(lab: Lab) -> Iterator[Cast]:
             )
             cleanup.callback(lab.delete_instance, name)
         yield Cast(lab, made, default, web.id, rules)
-
-
-def _network(api: Any, cleanup: ExitStack) -> str:
-    network = api.create_network(name=f"x{os.getpid()}")
-    cleanup.callback(api.delete_network, network.id)
-    api.create_subnet(network_id=network.id, ip_version=4, cidr="10.231.0.0/24")
-    api.create_subnet(
-        network_id=network.id,
-        ip_version=6,
-        cidr="fd00:231::/64",
-        ipv6_ra_mode="slaac",
-        ipv6_address_mode="slaac",
-    )
-    return str(network.id)
 
 
 def explain(*argv: str) -> subprocess.CompletedProcess[str]:

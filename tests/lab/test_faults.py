@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import pytest
 from tests.kernel.netns import eventually
+from tests.lab.networks import address
 
 from calico.lab import namespaces
 from calico.lab.instances import Instance
@@ -57,10 +58,6 @@ def pair(lab: Lab) -> Iterator[Pair]:
         for instance in made:
             lab.delete_instance(instance.name)
         api.delete_network(network.id)
-
-
-def address(instance: Instance, version: int) -> str:
-    return next(a for a in instance.addresses if (":" in a) == (version == 6))
 
 
 @contextmanager

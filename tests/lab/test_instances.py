@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.netns import eventually
+from tests.lab.networks import dual_stack
 
 from calico.lab.dhclient import state_of
 from calico.lab.instances import Instance
@@ -43,19 +44,7 @@ def pair(lab: Lab) -> Iterator[Pair]:
 def _network(lab: Lab, number: int, cleanup: ExitStack) -> str:
     """Make a dual-stack network of demo1's and return its id."""
     api = lab.connection("demo1").network
-    network = api.create_network(name=f"n{os.getpid()}-{number}")
-    cleanup.callback(api.delete_network, network.id)
-    api.create_subnet(
-        network_id=network.id, ip_version=4, cidr=f"10.{200 + number}.0.0/24"
-    )
-    api.create_subnet(
-        network_id=network.id,
-        ip_version=6,
-        cidr=f"fd00:{200 + number}::/64",
-        ipv6_ra_mode="slaac",
-        ipv6_address_mode="slaac",
-    )
-    return str(network.id)
+    return dual_stack(api, cleanup, f"n{os.getpid()}-{number}", 200 + number)
 
 
 def pings(instance: Instance, address: object) -> bool:

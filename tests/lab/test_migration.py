@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.kernel.netns import eventually, in_netns
+from tests.lab.networks import dual_stack
 
 from calico.lab import inside
 from calico.lab.instances import Instance
@@ -33,22 +34,13 @@ class Pair:
 def pair(lab: Lab) -> Iterator[Pair]:
     with ExitStack() as cleanup:
         api = lab.connection("demo1").network
-        network = api.create_network(name=f"m{os.getpid()}")
-        cleanup.callback(api.delete_network, network.id)
-        api.create_subnet(network_id=network.id, ip_version=4, cidr="10.209.0.0/24")
-        api.create_subnet(
-            network_id=network.id,
-            ip_version=6,
-            cidr="fd00:209::/64",
-            ipv6_ra_mode="slaac",
-            ipv6_address_mode="slaac",
-        )
+        network = dual_stack(api, cleanup, f"m{os.getpid()}", 209)
         made = []
         # The peer is nearer to the source than to the target: its ToR sees a way of one
         # hop, which yields, and one through the spine.
         for role, host in (("mover", SOURCE), ("peer", THIRD)):
             name = f"{role}{os.getpid()}"
-            made.append(lab.create_instance(name, network=network.id, host=host))
+            made.append(lab.create_instance(name, network=network, host=host))
             cleanup.callback(lab.delete_instance, name)
         yield Pair(*made)
 

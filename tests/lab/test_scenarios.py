@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.kernel.netns import eventually
+from tests.lab.networks import address, dual_stack
 
 from calico.lab.instances import Instance
 from calico.lab.lab import Lab
@@ -48,27 +49,11 @@ def cast(lab: Lab) -> Iterator[Cast]:
 
 
 def make_network(lab: Lab, number: int, cleanup: ExitStack) -> str:
-    api = lab.connection("admin" if number == 1 else "demo1").network
-    small = {"mtu": SMALL} if number == 1 else {}
-    network = api.create_network(
-        name=f"sc{os.getpid()}-{number}", is_shared=number == 1, **small
-    )
-    cleanup.callback(api.delete_network, network.id)
-    api.create_subnet(
-        network_id=network.id, ip_version=4, cidr=f"10.{222 + number}.0.0/24"
-    )
-    api.create_subnet(
-        network_id=network.id,
-        ip_version=6,
-        cidr=f"fd00:{222 + number}::/64",
-        ipv6_ra_mode="slaac",
-        ipv6_address_mode="slaac",
-    )
-    return str(network.id)
-
-
-def address(instance: Instance, version: int) -> str:
-    return next(a for a in instance.addresses if (":" in a) == (version == 6))
+    """Make the network with a small MTU, shared, or another; return its id."""
+    name, api = f"sc{os.getpid()}-{number}", lab.connection("admin").network
+    if number == 1:
+        return dual_stack(api, cleanup, name, 223, mtu=SMALL, is_shared=True)
+    return dual_stack(lab.connection("demo1").network, cleanup, name, 224)
 
 
 def pings(instance: Instance, to: str, size: int) -> str:
